@@ -1,0 +1,1 @@
+"""Calibration: tables in CASA's format, and what they do to visibilities."""

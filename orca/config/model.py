@@ -1,0 +1,233 @@
+"""The sections of the configuration: names, types and bounds. Their defaults stand in data/orca-conf.yml."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from orca.config.secret import SecretUri, parse_uri
+
+
+def _expand(text: str, folder: Path) -> Path:
+    """Return a path of the file as an absolute one."""
+    expanded = os.path.expandvars(text)
+    if undefined := re.search(r"\$(\w+|\{\w+\})", expanded):
+        raise ValueError(f"expected a path; the variable {undefined[0]} is not set")
+    path = Path(expanded).expanduser()
+    if "\0" in text or path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError("expected a path")
+    return Path(os.path.normpath(folder / path))
+
+
+def _folder_of(info: ValidationInfo) -> Path:
+    return (info.context or {}).get("folder") or Path.cwd()
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("expected a path")
+    return _expand(value, _folder_of(info))
+
+
+def _program(value: Any, info: ValidationInfo) -> Any:
+    """Leave a bare name for PATH; make a path absolute."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("expected the name or the path of a program")
+    return str(_expand(value, _folder_of(info))) if re.search(r"[/~$]", value) else value
+
+
+def _uri(schemes: tuple[str, ...], example: str) -> BeforeValidator:
+    def validate(value: Any) -> Any:
+        if value is None or isinstance(value, SecretUri):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"expected an address like {example}")
+        return parse_uri(value, schemes, example)
+
+    return BeforeValidator(validate)
+
+
+_redis = _uri(("redis", "rediss"), "redis://host:6379/0")
+
+
+def _cache_uri(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str):
+        return parse_uri(value, ("redis", "rediss"), "redis://host:6379/1") if "://" in value else _path(value, info)
+    if value is None or isinstance(value, SecretUri | Path):
+        return value
+    raise ValueError("expected a folder, or an address like redis://host:6379/1")
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Folder = Annotated[Path, BeforeValidator(_path)]
+Program = Annotated[str, BeforeValidator(_program)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, strict, and silent about what it was given."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, ser_json_inf_nan="null"
+    )
+
+
+class Queue(Section):
+    """The message queue and the store of results."""
+
+    prefix: Name
+    """Separates the users of one cluster."""
+    broker_uri: Annotated[SecretUri | None, _uri(("pyamqp", "amqp", "amqps"), "pyamqp://user:password@host:5672/vhost")]
+    """RabbitMQ; None: none."""
+    result_backend_uri: Annotated[SecretUri | None, _redis]
+    """Redis; None: a folder."""
+
+
+class Telescope(Section):
+    """The array."""
+
+    n_ant: Annotated[int, Field(ge=2)]
+    """Antennas."""
+    n_subband: Annotated[int, Field(ge=1)]
+    """Subbands."""
+    n_chan: Annotated[int, Field(ge=1)]
+    """Channels of a subband."""
+    outriggers: tuple[int, ...] | None
+    """Correlator numbers of the outriggers; None: to be found from the antenna positions."""
+
+    @field_validator("outriggers", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or value == ["..."]:  # what YAML makes of the [...] of the manual
+            return None
+        n_ant = info.data.get("n_ant")
+        numbers = value if isinstance(value, list | tuple) else ()
+        valid = all(type(item) is int and 0 <= item and (n_ant is None or item < n_ant) for item in numbers)
+        if not numbers or not valid or len(set(numbers)) < len(numbers):
+            last = "n_ant - 1" if n_ant is None else n_ant - 1
+            raise ValueError(f"expected a list of correlator numbers from 0 to {last}, none twice, or null")
+        return tuple(numbers)
+
+
+class Execs(Section):
+    """Programs: a name to be found on PATH, or an absolute path (see `orca.process.find_program`)."""
+
+    wsclean: Program
+    aoflagger: Program
+
+
+class Paths(Section):
+    """Folders, all absolute. What is not given is below `data`."""
+
+    data: Folder
+    raw: Folder
+    averaged: Folder
+    cosmology: Folder
+    calibration: Folder
+    images: Folder
+    dynspec: Folder
+    scratch: Folder
+    trash: Folder
+
+    @model_validator(mode="before")
+    @classmethod
+    def _below_data(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("data"), str | Path):
+            return values
+        try:
+            data = _path(values["data"], info)
+        except ValueError:  # the field itself says so; the folders below it need not
+            data = Path.cwd()
+        below = {name: data / name for name in cls.model_fields if values.get(name) is None}
+        return {**values, **below, "data": values["data"]}
+
+
+class Dask(Section):
+    """The Dask cluster."""
+
+    address: Annotated[str | None, Field(pattern=r"^(tcp|tls)://[^\s:/@]+:\d{1,5}$")]
+    """Scheduler of a running cluster; None: a cluster on this machine."""
+    workers: Annotated[int, Field(ge=1)] | None
+    """Worker processes on this machine; None: as many as the cores allow."""
+    threads: Annotated[int, Field(ge=1)]
+    """Tasks that one worker process runs at the same time."""
+    memory_gb: Seconds | None
+    """Memory of a worker process; None: an equal share."""
+
+
+class Prefect(Section):
+    """The Prefect server."""
+
+    api_url: Annotated[SecretUri | None, _uri(("http", "https"), "http://host:4200/api")]
+    """Address of the server; None: one of our own on this machine."""
+    home: Folder
+    """Folder of our own server's database and settings."""
+
+
+class Cache(Section):
+    """The spectrum cache."""
+
+    uri: Annotated[SecretUri | Path, BeforeValidator(_cache_uri)]
+    """Redis, or a folder."""
+    expire_hours: Annotated[float, Field(gt=0)]
+
+
+class Limits(Section):
+    """When to give up, and what not to take on."""
+
+    wsclean_s: Seconds
+    """Deadline of one run of wsclean."""
+    aoflagger_s: Seconds
+    """Deadline of one run of AOFlagger."""
+    stage_s: Seconds
+    """Deadline of one block's reading, calibrating and writing."""
+    scratch_reserve_gb: Annotated[float, Field(ge=0)]
+    """Room that has to stay free on the scratch disk."""
+    settle_s: Annotated[float, Field(ge=0)]
+    """A file that changed within this time is still being written."""
+    min_fill_level: Share
+    """Lowest share of packets that arrived."""
+    max_zero_share: Share
+    """Highest share of zeros."""
+
+
+class Settings(Section):
+    """All sections."""
+
+    queue: Queue
+    telescope: Telescope
+    execs: Execs
+    cluster: Name
+    paths: Paths
+    dask: Dask
+    prefect: Prefect
+    cache: Cache
+    limits: Limits
+
+    @model_validator(mode="before")
+    @classmethod
+    def _below_data(cls, values: Any) -> Any:
+        """Give the cache and the Prefect server their folders below paths.data."""
+        data = (values.get("paths") or {}).get("data") if isinstance(values, dict) else None
+        if not isinstance(data, str):
+            return values
+        filled = dict(values)
+        for section, key, name in (("prefect", "home", "prefect"), ("cache", "uri", "cache")):
+            if isinstance(values.get(section), dict) and values[section].get(key) is None:
+                filled[section] = {**values[section], key: str(Path(data) / name)}
+        return filled
+
+
+def known_keys(section: type[Section] = Settings) -> dict[str, type[Section] | None]:
+    """Return the keys of a section in their order, each with the section that it is, or None."""
+    kinds = {name: field.annotation for name, field in section.model_fields.items()}
+    return {name: k if isinstance(k, type) and issubclass(k, Section) else None for name, k in kinds.items()}

@@ -1,0 +1,1 @@
+"""Measurement Sets: check, read in blocks, make a new one like another, unpack, join, simulate."""
