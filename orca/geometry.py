@@ -58,19 +58,18 @@ def datetime_of(time_s: float) -> datetime:
         ) from None
 
 
-def time_s_of(time: datetime) -> float:
-    """MJD seconds UTC of a datetime of any time zone.
-
-    Raises
-    ------
-    InputError
-        If the datetime has no time zone.
-    """
-    if time.tzinfo is None or time.utcoffset() is None:
+def utc_of(time: datetime) -> datetime:
+    """The same moment in UTC. Raises InputError if the datetime has no time zone."""
+    if time.utcoffset() is None:
         raise InputError(
             f"the time {time.isoformat()} has no time zone", remedy="Use an aware datetime, such as one with tzinfo=UTC"
         )
-    return (time - _MJD_ZERO).total_seconds()
+    return time.astimezone(UTC)
+
+
+def time_s_of(time: datetime) -> float:
+    """MJD seconds UTC of a datetime of any time zone. Raises InputError if it has none."""
+    return (utc_of(time) - _MJD_ZERO).total_seconds()
 
 
 def array_position_itrf_m() -> Floats:

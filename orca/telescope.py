@@ -7,7 +7,6 @@ that one import serves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,6 +27,7 @@ from orca.geometry import (
     lmn,
     sidereal_time_h,
     time_s_of,
+    utc_of,
     uvw_m,
     zenith_rad,
 )
@@ -59,6 +59,7 @@ __all__ = [
     "subband_of",
     "time_s_of",
     "transits",
+    "utc_of",
     "uvw_m",
     "zenith_rad",
 ]
@@ -223,9 +224,12 @@ def next_transit(ra_rad: float, dec_rad: float, after: datetime) -> datetime:
     return datetime_of(time_s)
 
 
-def transits(ra_rad: float, dec_rad: float, start: datetime, end: datetime) -> Iterator[datetime]:
-    """Upper transits of an ICRS direction after `start` and not after `end`, in order."""
+def transits(ra_rad: float, dec_rad: float, start: datetime, end: datetime) -> list[datetime]:
+    """Upper transits of an ICRS direction after `start` and not after `end`, in order; see `next_transit`."""
+    last = utc_of(end)
+    found: list[datetime] = []
     time = next_transit(ra_rad, dec_rad, start)
-    while time <= end:
-        yield time
+    while time <= last:
+        found.append(time)
         time = next_transit(ra_rad, dec_rad, time)
+    return found

@@ -17,10 +17,10 @@ def _expand(text: str, folder: Path) -> Path:
     expanded = os.path.expandvars(text)
     if undefined := re.search(r"\$(\w+|\{\w+\})", expanded):
         raise ValueError(f"expected a path; the variable {undefined[0]} is not set")
-    path = Path(expanded).expanduser()
-    if "\0" in text or path.parts[:1] and path.parts[0].startswith("~"):
-        raise ValueError("expected a path")
-    return Path(os.path.normpath(folder / path))
+    try:
+        return Path(os.path.normpath(folder / Path(expanded).expanduser()))
+    except RuntimeError as error:  # ~nobody
+        raise ValueError("expected a path; there is no such user as after its ~") from error
 
 
 def _folder_of(info: ValidationInfo) -> Path:
@@ -76,9 +76,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A part of the configuration: frozen, strict, and silent about what it was given."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, ser_json_inf_nan="null"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Queue(Section):
@@ -110,12 +108,13 @@ class Telescope(Section):
         if value is None or value == ["..."]:  # what YAML makes of the [...] of the manual
             return None
         n_ant = info.data.get("n_ant")
-        numbers = value if isinstance(value, list | tuple) else ()
-        valid = all(type(item) is int and 0 <= item and (n_ant is None or item < n_ant) for item in numbers)
-        if not numbers or not valid or len(set(numbers)) < len(numbers):
+        valid = isinstance(value, list | tuple) and all(
+            type(item) is int and item >= 0 and (n_ant is None or item < n_ant) for item in value
+        )
+        if not valid or len(set(value)) < len(value):
             last = "n_ant - 1" if n_ant is None else n_ant - 1
             raise ValueError(f"expected a list of correlator numbers from 0 to {last}, none twice, or null")
-        return tuple(numbers)
+        return tuple(value)
 
 
 class Execs(Section):
@@ -141,14 +140,15 @@ class Paths(Section):
     @model_validator(mode="before")
     @classmethod
     def _below_data(cls, values: Any, info: ValidationInfo) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("data"), str | Path):
+        if not isinstance(values, dict):
             return values
         try:
             data = _path(values["data"], info)
-        except ValueError:  # the field itself says so; the folders below it need not
-            data = Path.cwd()
-        below = {name: data / name for name in cls.model_fields if values.get(name) is None}
-        return {**values, **below, "data": values["data"]}
+        except (KeyError, ValueError):  # the key itself says so
+            data = None
+        base = data if isinstance(data, Path) else Path("/")
+        below = [name for name in cls.model_fields if name != "data" and values.get(name) is None]
+        return {**values, **{name: base / name for name in below}}
 
 
 class Dask(Section):

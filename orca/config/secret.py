@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
 MASK = "***"
-# Up to the last @, since a password that was not percent-encoded may hold any character. Too much rather than too little.
+# Up to the last @, since a password that was not percent-encoded may hold any character.
 _USER_INFO = re.compile(r"(://[^\s:]*:)(\S*)(?=@)")
 _USER_INFO_ALONE = re.compile(r"(://[^:]*:)(.*)(?=@)", re.DOTALL)
 _QUERY = re.compile(r"([?&](?:password|passwd|token|secret)=)([^&\s]*)", re.IGNORECASE)

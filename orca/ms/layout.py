@@ -56,6 +56,11 @@ class Recording:
         return self.start_s + self.integration_s / 2
 
     @property
+    def epoch_year(self) -> float:
+        """Julian epoch of the middle, such as 2026.03."""
+        return 2000.0 + (self.centroid_s / 86400.0 - 51544.5) / 365.25
+
+    @property
     def baselines(self) -> tuple[np.ndarray, np.ndarray]:
         """ANTENNA1 and ANTENNA2 of each row: for each i, all j >= i (int32)."""
         first, second = np.triu_indices(len(self.antenna_names))

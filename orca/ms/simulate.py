@@ -139,7 +139,7 @@ class Instrument:
 
 def make_instrument(options: SimulationOptions, subband: telescope.Subband, array: synthetic.Antennas) -> Instrument:
     """Draw the gains of a subband."""
-    frequency = subband.first_channel_hz + np.arange(options.channels) * telescope.CHANNEL_WIDTH_HZ
+    frequency = subband.frequencies_hz(options.channels)
     shape = (options.antennas, options.channels, 2)
     bandpass = np.ones(shape, complex)
     delay = np.zeros((options.antennas, 2))
@@ -163,7 +163,8 @@ def _write_recording(
     scratch = path.with_name(f".{path.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    inner = scratch / naming.raw_path(root, naming.Observation(instrument.subband.name, start)).name
+    observation = naming.Observation(instrument.subband.name, start)
+    inner = scratch / naming.raw_path(root, observation).name
     recording, uvw = _record(options, instrument, start)
     with create_recording(inner, recording, uvw) as table:
         flag = np.zeros((ROWS_PER_BLOCK, options.channels, 4), bool)
@@ -174,7 +175,7 @@ def _write_recording(
             yield n
     if first:
         truth.write(root, instrument.subband.name, instrument.truth, recording, like_ms=inner)
-    truth.write_sky(root, naming.Observation(instrument.subband.name, start), recording, _sources(options, recording))
+    truth.write_sky(root, observation, recording, sky.sources_up(recording.centroid_s, options.min_elevation_deg))
     whole = inner
     if options.tar:
         whole = scratch / path.name
@@ -204,10 +205,6 @@ def _record(options: SimulationOptions, instrument: Instrument, start: datetime)
     return recording, telescope.uvw_m(recording.positions_m, *recording.phase_centre_rad, centroid_s)
 
 
-def _sources(options: SimulationOptions, recording: Recording) -> list[sky.Source]:
-    return sky.sources_up(recording.centroid_s, options.min_elevation_deg)
-
-
 def _visibilities(
     options: SimulationOptions, instrument: Instrument, recording: Recording, uvw_m: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -222,9 +219,9 @@ def _visibilities(
             yield row, np.zeros((min(ROWS_PER_BLOCK, first.size - row), options.channels, 4), np.complex64)
         return
     frequency = recording.frequency_hz
-    epoch_year = 2000.0 + (recording.centroid_s / 86400.0 - 51544.5) / 365.25
-    sources = _sources(options, recording)
-    flux = np.array([s.flux_jy(frequency, epoch_year) for s in sources], float).reshape(len(sources), len(frequency))
+    sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
+    flux = np.array([s.flux_jy(frequency, recording.epoch_year) for s in sources], float)
+    flux = flux.reshape(len(sources), frequency.size)
     centre = recording.phase_centre_rad
     cosines = np.array([telescope.lmn(s.ra_rad, s.dec_rad, *centre) for s in sources], float).reshape(-1, 3) - (0, 0, 1)
     rfi = synthetic.interference(

@@ -17,7 +17,9 @@ N_CORE = 243
 CORE_RADIUS_M = 98.0
 SHORTEST_BASELINE_M = 4.9
 LONGEST_BASELINE_M = 2366.0
-OUTRIGGER_RADIUS_M = (130.0, 1250.0)
+OUTRIGGER_RADIUS_M = (157.0, 1250.0)
+OUTRIGGER_SPREAD = 0.71
+"""Power of a uniform deviate that spreads the outriggers so that half of all baselines are below 243 m."""
 OUTRIGGER_SPACING_M = 25.0
 CORRELATOR_NUMBERS = {114: 202, 253: 283}
 """Antennas whose correlator number is known, because they serve as reference: LWA-114 and LWA-253."""
@@ -70,9 +72,9 @@ def _full_layout() -> np.ndarray:
         if np.hypot(*place) < CORE_RADIUS_M and all(np.hypot(*(place - p)) > SHORTEST_BASELINE_M for p in core):
             core.append(place)
     outriggers: list[np.ndarray] = []
-    low, high = np.log(OUTRIGGER_RADIUS_M)
+    low, high = OUTRIGGER_RADIUS_M
     while len(outriggers) < telescope.N_ANTENNAS - N_CORE:
-        radius, azimuth = np.exp(rng.uniform(low, high)), rng.uniform(0, 2 * np.pi)
+        radius, azimuth = low + (high - low) * rng.uniform() ** OUTRIGGER_SPREAD, rng.uniform(0, 2 * np.pi)
         place = radius * np.array([np.sin(azimuth), np.cos(azimuth)])
         if all(np.hypot(*(place - p)) > OUTRIGGER_SPACING_M for p in outriggers):
             outriggers.append(place)

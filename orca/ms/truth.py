@@ -129,22 +129,22 @@ def write(root: Path, subband: str, truth: Truth, recording: Recording, like_ms:
 
 
 def write_sky(
-    root: Path, observation: naming.Observation, recording: Recording, sources: list[sky.Source], epoch_year: float
+    root: Path, observation: naming.Observation, recording: Recording, sources: list[sky.Source]
 ) -> None:
     """Write the sources of an integration with flux density at the middle channel, place in the sky, and l, m."""
     frequency = recording.frequency_hz[len(recording.frequency_hz) // 2]
     entries = []
     for source in sources:
-        altitude, azimuth = telescope.altaz_rad(source.ra_rad, source.dec_rad, recording.centroid_s)
+        azimuth, elevation = telescope.altaz_rad(source.ra_rad, source.dec_rad, recording.centroid_s)
         l, m, n = telescope.lmn(source.ra_rad, source.dec_rad, *recording.phase_centre_rad)
         entries.append(
             {
                 "name": source.name,
                 "ra_rad": source.ra_rad,
                 "dec_rad": source.dec_rad,
-                "flux_jy": float(source.flux_jy(np.array([frequency]), epoch_year)[0]),
+                "flux_jy": float(source.flux_jy(np.array([frequency]), recording.epoch_year)[0]),
                 "azimuth_rad": float(azimuth),
-                "elevation_rad": float(altitude),
+                "elevation_rad": float(elevation),
                 "l": float(l),
                 "m": float(m),
                 "n": float(n),

@@ -1,0 +1,124 @@
+"""The command line, `orca NOUN`: one module a noun."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+from typer.main import get_command
+
+import orca
+from orca.cli.lazy import LazyGroup
+from orca.errors import OrcaError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orca.config import Config
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class _Orca(LazyGroup):
+    nouns: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "run": ("orca.cli.run", "Run a stage of the pipeline on Measurement Sets."),
+        "simulate": ("orca.cli.simulate", "Write Measurement Sets as the recorder does, with a known sky."),
+        "config": ("orca.cli.config", "Make, show and check the configuration."),
+        "status": ("orca.cli.machine:status", "Show what runs on this machine."),
+        "down": ("orca.cli.machine:down", "End what runs on this machine."),
+    }
+
+
+app = typer.Typer(cls=_Orca, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"orca {orca.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Configuration to use, as if $ORCA_CONF named it.")
+    ] = None,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an unexpected error came from (also: ORCA_TRACEBACK=1).")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From what a radio telescope records to calibrated, flagged, averaged and imaged data."""
+    if config is not None:  # in the environment, so that servers, workers and programs get it, too
+        os.environ["ORCA_CONF"] = str(config.expanduser().absolute())
+    if show_traceback:
+        os.environ["ORCA_TRACEBACK"] = "1"
+
+
+def configuration() -> Config:
+    """Load the configuration for a command, and say on standard error what is unwise about it.
+
+    Raises
+    ------
+    ConfigError
+        As `orca.config.load` does.
+    """
+    from orca.config import load
+
+    config = load()
+    for warning in config.warnings:
+        complain("warning", warning)
+    return config
+
+
+def complain(kind: str, text: str) -> None:
+    """Write ``orca: kind: text`` to standard error, without passwords, markup or control characters."""
+    from orca.config.secret import mask
+
+    printable = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in mask(text))
+    sys.stderr.write(f"orca: {kind}: {printable}\n")
+
+
+def main() -> None:
+    """Run the command line of this process and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    try:
+        get_command(app)(prog_name="orca")
+    except OrcaError as error:
+        if os.environ.get("ORCA_TRACEBACK"):
+            sys.stderr.write(_traceback(error))
+        complain("error", str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - told to the user, and kept in full
+        _unexpected(error)
+        sys.exit(1)
+
+
+def _unexpected(error: Exception) -> None:
+    """Tell of an error that nobody foresaw in one line, and keep the rest where it can be looked up."""
+    where = "shown above"
+    if os.environ.get("ORCA_TRACEBACK"):
+        sys.stderr.write(_traceback(error))
+    else:
+        try:
+            with tempfile.NamedTemporaryFile("w", prefix="orca-traceback-", suffix=".txt", delete=False) as file:
+                file.write(_traceback(error))
+            where = f"in {file.name}, or with --traceback"
+        except OSError:
+            sys.stderr.write(_traceback(error))
+    first_line = (str(error).strip().splitlines() or ["no message"])[0]
+    complain("error", f"unexpected {type(error).__name__}: {first_line} (traceback {where})")
+
+
+def _traceback(error: Exception) -> str:
+    from orca.config.secret import mask
+
+    return mask("".join(traceback.format_exception(error)))

@@ -1,0 +1,195 @@
+"""The one way a flow waits for its tasks: every unit of work ends as done, skipped or failed, and says why.
+
+Prefect's own wait swallows what Dask raises when workers die and leaves such task runs in Running. Here it becomes an
+outcome: what the infrastructure killed is submitted again, what the data killed is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from distributed import as_completed
+from distributed.client import FutureCancelledError, FuturesCancelledError
+from distributed.scheduler import KilledWorker, NoValidWorkerError
+from prefect import Task, get_client, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.futures import PrefectFuture
+from prefect.states import Crashed, Failed, State
+
+from orca.cluster.worker import STEPS_TOPIC
+from orca.errors import InfrastructureError, OrcaError
+
+Status = Literal["done", "skipped", "failed"]
+Cause = Literal["", "payload", "infrastructure"]
+RESUBMISSIONS = 2
+"""How often a unit that the infrastructure killed is submitted again."""
+
+
+class UnitResult(Protocol):
+    """What a task returns for its unit."""
+
+    @property
+    def skipped(self) -> bool:
+        """True where the product was fresh and nothing was done."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit of work ended.
+
+    Attributes
+    ----------
+    unit : str
+        Its name.
+    status : "done", "skipped" (a fresh product was there) or "failed"
+    result : what the task returned, None when it failed
+    reason : why it failed, one line
+    cause : whose fault: "payload" (data, options, program) or "infrastructure"
+    attempts : how often it was submitted
+    """
+
+    unit: str
+    status: Status
+    result: Any = None
+    reason: str = ""
+    cause: Cause = ""
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to a unit: it reached a step, was submitted again, or ended."""
+
+    unit: str
+    step: str
+    outcome: Outcome | None = None
+
+
+Listener = Callable[[Event], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` what happens to the units of flows that run in this context (may be called from a thread)."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@dataclass
+class _Waiting:
+    unit: str
+    future: PrefectFuture[Any]
+    attempts: int = field(default=1)
+
+
+def gather(task: Task[Any, Any], units: Mapping[str, dict[str, Any]], *, resubmissions: int = RESUBMISSIONS) -> list[Outcome]:
+    """Run a task for every unit and wait until each has ended.
+
+    Parameters
+    ----------
+    task : Prefect task
+        Returns a `UnitResult`; raises an `OrcaError` for what it can explain.
+    units : dict of keyword arguments by name
+        The arguments of each task run.
+    resubmissions : int
+        How often a unit that the infrastructure killed is submitted again.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of `units`.
+    """
+    if not units:
+        return []
+    notify = _listener.get() or _log_event
+    first = {name: _Waiting(name, task.submit(**arguments)) for name, arguments in units.items()}
+    waiting = {_dask_future(w.future).key: w for w in first.values()}
+    client = _dask_future(next(iter(first.values())).future).client
+    client.subscribe_topic(STEPS_TOPIC, lambda event: _on_step(event, units, notify))
+    outcomes: dict[str, Outcome] = {}
+    ended = as_completed([_dask_future(w.future) for w in first.values()], loop=client.loop)
+    for dask_future in ended:
+        current = waiting.pop(dask_future.key)
+        outcome = _outcome(current)
+        if outcome.cause == "infrastructure" and current.attempts <= resubmissions and client.status == "running":
+            notify(Event(current.unit, f"submitted again: {outcome.reason}"))
+            again = _Waiting(current.unit, task.submit(**units[current.unit]), current.attempts + 1)
+            waiting[_dask_future(again.future).key] = again
+            ended.add(_dask_future(again.future))
+            continue
+        outcomes[current.unit] = outcome
+        notify(Event(current.unit, outcome.status, outcome))
+    client.unsubscribe_topic(STEPS_TOPIC)
+    return [outcomes[name] for name in units]
+
+
+def conclude(outcomes: list[Outcome], title: str) -> State[Any] | list[Outcome]:
+    """End a flow: its table as an artifact, and a failed state when a unit failed."""
+    rows = [
+        {"unit": o.unit, "status": o.status, "attempts": o.attempts, "whose fault": o.cause, "why": o.reason}
+        for o in outcomes
+    ]
+    if rows:
+        create_table_artifact(table=rows, key=f"{title}-summary", description=summary(outcomes))
+    if any(o.status == "failed" for o in outcomes):
+        return Failed(message=summary(outcomes))
+    return outcomes
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """One line: how many were done, skipped, and failed, and whose fault that was."""
+    count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
+    text = f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed"
+    lost = sum(o.cause == "infrastructure" for o in outcomes)
+    return f"{text} ({lost} by the infrastructure)" if lost else text
+
+
+def _outcome(waiting: _Waiting) -> Outcome:
+    """What a finished task run means."""
+    unit, attempts = waiting.unit, waiting.attempts
+    try:
+        result = waiting.future.result(raise_on_failure=False)
+    except KilledWorker as error:
+        return _lost(waiting, f"its Dask worker died {error.allowed_failures + 1} times while it ran")
+    except (FutureCancelledError, FuturesCancelledError, NoValidWorkerError) as error:
+        return _lost(waiting, f"the Dask cluster lost it ({type(error).__name__})")
+    if isinstance(result, OrcaError):
+        cause: Cause = "infrastructure" if result.retryable else "payload"
+        return Outcome(unit, "failed", reason=str(result), cause=cause, attempts=attempts)
+    if isinstance(result, BaseException):
+        reason = f"{type(result).__name__}: {result}"
+        return Outcome(unit, "failed", reason=reason, cause="payload", attempts=attempts)
+    if result is None:
+        raise InfrastructureError(f"the task of {unit} ended without a result")
+    return Outcome(unit, "skipped" if result.skipped else "done", result=result, attempts=attempts)
+
+
+def _lost(waiting: _Waiting, reason: str) -> Outcome:
+    """A task run that Dask gave up. Nobody else ends its record: without this it stays Running for ever."""
+    with get_client(sync_client=True) as client:
+        client.set_task_run_state(waiting.future.task_run_id, Crashed(message=reason), force=True)
+    return Outcome(waiting.unit, "failed", reason=reason, cause="infrastructure", attempts=waiting.attempts)
+
+
+def _on_step(event: tuple[float, Any], units: Mapping[str, Any], notify: Listener) -> None:
+    message = event[1]
+    if message["unit"] in units:
+        notify(Event(message["unit"], message["step"]))
+
+
+def _log_event(event: Event) -> None:
+    if event.outcome is not None:
+        level = "error" if event.outcome.status == "failed" else "info"
+        getattr(get_run_logger(), level)("%s %s %s", event.unit, event.outcome.status, event.outcome.reason)
+
+
+def _dask_future(future: PrefectFuture[Any]) -> Any:
+    return future.wrapped_future  # type: ignore[attr-defined]

@@ -1,0 +1,71 @@
+"""A Dask cluster on this machine, for as long as a flow takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import psutil
+from distributed import LocalCluster
+
+POOLS = ("default", "imaging", "bandpass", "cosmology")
+"""The work pools; a worker offers one resource of each name for every task that it can run."""
+DASK_SETTINGS = {
+    "distributed.worker.daemon": False,  # daemons may not have children, and isolated functions are children
+    "distributed.admin.low-level-log-length": 20,  # else the scheduler grows by 50 kB a task
+    "distributed.scheduler.no-workers-timeout": "15 minutes",  # else a flow without workers waits for ever
+    "distributed.scheduler.worker-ttl": "30 minutes",  # casacore holds the interpreter's lock for long
+    "distributed.scheduler.allowed-failures": 2,
+    "distributed.comm.timeouts.connect": "60s",
+}
+
+
+def default_workers() -> int:
+    """Worker processes for this machine: one for every two cores."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+@contextmanager
+def local_cluster(
+    scratch: Path,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    memory_gb: float | None = None,
+    preload: Sequence[str] = (),
+) -> Iterator[str]:
+    """Run a scheduler and workers on the loopback interface; yields the scheduler's address.
+
+    Parameters
+    ----------
+    scratch : Path
+        Folder for what Dask keeps on disk.
+    workers, threads : int
+        Worker processes, and tasks that each runs at once.
+    memory_gb : float, optional
+        Memory of a worker process; its equal share of the machine when not given.
+    preload : module names
+        Imported by each worker before its first task.
+    """
+    count = workers or default_workers()
+    memory = memory_gb * 1e9 if memory_gb else psutil.virtual_memory().total / count
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        dask.config.set(DASK_SETTINGS),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=threads,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
+            local_directory=str(scratch),
+            memory_limit=int(memory),
+            resources={pool: threads for pool in POOLS},
+            preload=["orca.cluster.worker", *preload],
+        ) as cluster,
+    ):
+        yield str(cluster.scheduler_address)

@@ -1,0 +1,164 @@
+"""The Prefect server of this machine: found, started when there is none, left for the next call, ended on request.
+
+It listens on the loopback interface only, on a port that the system chose; its database is SQLite in its own folder.
+Nothing here imports Prefect, so that the server starts while its client is still being imported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from orca.errors import InfrastructureError
+from orca.products import write_text
+
+START_S = 120.0
+"""How long a server may take to answer: a new database alone takes some 15 s on a slow machine."""
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+"""No telemetry, ever."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Prefect server that runs on this machine."""
+
+    url: str
+    pid: int
+    created: float
+    """Creation time of the process: with the number it names the process for ever."""
+    log: str
+
+    @property
+    def ui_url(self) -> str:
+        """Where the web page is."""
+        return self.url.removesuffix("/api")
+
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def client_environment(home: Path, url: str) -> dict[str, str]:
+    """Environment that makes Prefect's client use the server at `url`; to be set before Prefect is imported."""
+    return {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+
+
+def find(home: Path) -> Server | None:
+    """The server that was started with this folder, when its process is still there."""
+    try:
+        server = Server(**json.loads(_state_file(home).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return server if server.alive() else None
+
+
+def ensure(home: Path) -> tuple[Server, bool]:
+    """The server of this folder, started when there is none; and whether it was started now.
+
+    Raises
+    ------
+    InfrastructureError
+        It does not answer in time; the message names its log.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home):
+        server = find(home)
+        started = server is None
+        if server is None:
+            server = _start(home)
+        _wait_until_healthy(server)
+        return server, started
+
+
+def stop(home: Path, patience_s: float = 10.0) -> Server | None:
+    """End the server of this folder, if there is one, and return what was ended."""
+    if not home.is_dir():
+        return None
+    with _locked(home):
+        server = find(home)
+        if server is not None:
+            _end(psutil.Process(server.pid), patience_s)
+        _state_file(home).unlink(missing_ok=True)
+        return server
+
+
+def _start(home: Path) -> Server:
+    port = _free_port()
+    log = home / "server.log"
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {**QUIET, "PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
+    environment |= {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    created = psutil.Process(process.pid).create_time()
+    server = Server(f"http://127.0.0.1:{port}/api", process.pid, created, str(log))
+    write_text(_state_file(home), json.dumps(asdict(server)))
+    return server
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + START_S
+    while not server.healthy():
+        if not server.alive():
+            raise InfrastructureError("the Prefect server ended while starting", server.log, "Its log says why.")
+        if time.monotonic() > deadline:
+            raise InfrastructureError(
+                f"the Prefect server did not answer within {START_S:.0f} s", server.log, "Its log may say why."
+            )
+        time.sleep(0.05)
+
+
+def _end(process: psutil.Process, patience_s: float) -> None:
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, left = psutil.wait_procs(family, timeout=patience_s)
+    for straggler in left:
+        straggler.kill()
+    psutil.wait_procs(left, timeout=patience_s)
+
+
+def _state_file(home: Path) -> Path:
+    return home / "server.json"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One start or stop at a time, over all processes of this machine."""
+    with (home / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,46 @@
+"""What a task says to, and hears from, the Dask worker that runs it. Also the worker's preload module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed import get_worker
+from distributed.worker import thread_state
+
+from orca import process
+
+STEPS_TOPIC = "orca-steps"
+ISOLATED_MODULES = ("orca.ms.stage",)
+"""Imported once by the process from which isolated functions are forked."""
+
+
+def dask_setup(_worker: Any) -> None:
+    """Get the slow imports over with before the first task (called by Dask when the worker starts)."""
+    process.preload(ISOLATED_MODULES)
+
+
+def report_step(unit: str, step: str) -> None:
+    """Tell whoever waits for this unit what is done with it now; outside Dask nobody does."""
+    try:
+        get_worker().log_event(STEPS_TOPIC, {"unit": unit, "step": step})
+    except ValueError:  # no worker here
+        return
+
+
+def stop_signal() -> Callable[[], str | None]:
+    """A function that returns why the running task should stop, or None while somebody waits for its result.
+
+    Dask cannot interrupt a thread: when a task is cancelled, or its flow is gone, the scheduler forgets it and the
+    worker's record of it disappears or turns to "cancelled".
+    """
+    try:
+        tasks, key = get_worker().state.tasks, thread_state.key
+    except (ValueError, AttributeError):  # not in a task
+        return lambda: None
+
+    def reason() -> str | None:
+        task = tasks.get(key)
+        return "nobody waits for it any more" if task is None or task.state == "cancelled" else None
+
+    return reason

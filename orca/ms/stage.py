@@ -1,0 +1,245 @@
+"""Raw integrations into one Measurement Set that is ready to be imaged, in one pass over their rows.
+
+Unpacking, checking, calibrating, flagging, rephasing to one direction and writing happen block by block, so memory does
+not grow with the data. A full disk makes casacore abort the process: call `stage` in a child (`orca.process`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+from casacore import tables as ct
+
+from orca.calibration.apply import Corrections, correct_block, jones
+from orca.errors import DeadDataError, GrowingDataError, InputError, MismatchError
+from orca.ms.archive import unpack
+from orca.ms.blocks import blocks
+from orca.ms.create import create_like
+from orca.ms.inspect import MsInfo, inspect
+from orca.ms.rephase import rephase_block, rotation
+from orca.products import fingerprint
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What a Measurement Set must have to be worth an hour.
+
+    Attributes
+    ----------
+    settle_s : float
+        A file that changes within this time is still being written.
+    min_fill_level, max_zero_share : float
+        Lowest share of packets that arrived, highest share of samples that are zero.
+    """
+
+    settle_s: float = 5.0
+    min_fill_level: float = 0.5
+    max_zero_share: float = 0.9
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What `stage` wrote.
+
+    Attributes
+    ----------
+    path : Path
+    subband : str or None
+    start_s, time_s : float
+        Start of the first integration, and the middle of all, MJD seconds UTC.
+    duration_s : float
+    phase_centre_rad : (ra, dec)
+    frequency_hz : (first, last) channel centre
+    n_antennas, n_rows : int
+    flagged_share, zero_share : float
+        Of all samples written.
+    seconds : float
+    """
+
+    path: Path
+    subband: str | None
+    start_s: float
+    time_s: float
+    duration_s: float
+    phase_centre_rad: tuple[float, float]
+    frequency_hz: tuple[float, float]
+    n_antennas: int
+    n_rows: int
+    flagged_share: float
+    zero_share: float
+    seconds: float
+
+
+def stage(
+    sources: Sequence[Path],
+    destination: Path,
+    *,
+    tables: Sequence[Path] = (),
+    flag_antennas: Sequence[int | str] = (),
+    acceptance: Acceptance | None = None,
+) -> Staged:
+    """Write the integrations `sources` as one calibrated, flagged Measurement Set.
+
+    Parameters
+    ----------
+    sources : paths
+        Measurement Sets or tars of them, of the same antennas and channels. Several are rephased to the phase centre
+        of the middle one.
+    destination : Path
+        Must not exist; its folder takes what has to be unpacked.
+    tables : paths
+        CASA calibration tables to apply, in any order.
+    flag_antennas : numbers or names
+        Antennas of which everything is flagged.
+
+    Raises
+    ------
+    DataError
+        One of its kinds, for the first source or table that is not what it should be.
+    InputError
+        An antenna to flag that the array does not have.
+    """
+    begin = time.perf_counter()
+    accept = acceptance or Acceptance()
+    before = [fingerprint(Path(source)) for source in sources]
+    opened = [_open(Path(source), destination.parent, accept) for source in sources]
+    infos = sorted(opened, key=lambda info: info.start_s)
+    _check_same_array(infos)
+    middle = infos[len(infos) // 2]
+    dead = middle.antenna_numbers(flag_antennas)
+
+    counts = np.zeros(3, np.int64)  # samples, zeros, flagged
+    n_rows = sum(info.n_rows for info in infos)
+    output = create_like(middle.path, destination, n_rows=n_rows)
+    try:
+        first_row = 0
+        for info in infos:
+            table = ct.table(str(info.path), ack=False, lockoptions="usernoread")
+            try:
+                if len(infos) > 1:
+                    _append_metadata(table, output, first_row, info, middle.phase_centre_rad)
+                solved = jones(tables, info.antenna_names, info.freq_hz, info.channel_width_hz, float(info.time_s[0]))
+                corrections = solved.corrections(info.receptors, dead)
+                counts += _copy_rows(table, output, first_row, info, corrections, middle.phase_centre_rad)
+            finally:
+                table.close()
+            first_row += info.n_rows
+    finally:
+        output.close()
+
+    samples, zeros, flagged = (int(n) for n in counts)
+    if zeros >= accept.max_zero_share * samples:
+        raise DeadDataError(f"{zeros / samples:.0%} of the samples are zero", sources[0], "Leave this subband out.")
+    for source, earlier in zip(sources, before, strict=True):
+        if fingerprint(Path(source)) != earlier:
+            raise GrowingDataError("changed while it was read", source, "Try again when the recorder has closed it.")
+    return Staged(
+        path=destination,
+        subband=middle.subband,
+        start_s=infos[0].start_s,
+        time_s=float(np.mean([info.time_s.mean() for info in infos])),
+        duration_s=float(sum(info.interval_s * len(info.time_s) for info in infos)),
+        phase_centre_rad=middle.phase_centre_rad,
+        frequency_hz=(float(middle.freq_hz[0]), float(middle.freq_hz[-1])),
+        n_antennas=middle.n_antennas,
+        n_rows=n_rows,
+        flagged_share=flagged / samples,
+        zero_share=zeros / samples,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _open(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
+    """Check a source; a tar is unpacked first."""
+    if source.name.endswith(".tar"):
+        source = unpack(source, folder / f"{source.name}.unpacked", settle_s=accept.settle_s)
+    return inspect(
+        source,
+        settle_s=accept.settle_s,
+        min_fill_level=accept.min_fill_level,
+        max_zero_share=accept.max_zero_share,
+    )
+
+
+def _check_same_array(infos: Sequence[MsInfo]) -> None:
+    if not infos:
+        raise InputError("no Measurement Set given")
+    first = infos[0]
+    for other in infos[1:]:
+        same_channels = len(other.freq_hz) == len(first.freq_hz) and np.allclose(other.freq_hz, first.freq_hz, rtol=1e-9)
+        if other.antenna_names != first.antenna_names or not same_channels:
+            raise MismatchError(
+                f"has other antennas or channels than {first.path.name}",
+                other.path,
+                "Combine only integrations of one subband and array.",
+            )
+
+
+def _append_metadata(
+    table: ct.table, output: ct.table, first_row: int, info: MsInfo, centre_rad: tuple[float, float]
+) -> None:
+    """Small columns of one of several integrations, with UVW for the common phase centre."""
+    for name in ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "ANTENNA1", "ANTENNA2", "WEIGHT", "SIGMA"):
+        output.putcol(name, table.getcol(name), first_row, info.n_rows)
+    turn = rotation(float(info.time_s[0]), info.phase_centre_rad, centre_rad)
+    output.putcol("UVW", table.getcol("UVW") @ turn.T, first_row, info.n_rows)
+
+
+def _copy_rows(
+    table: ct.table,
+    output: ct.table,
+    first_row: int,
+    info: MsInfo,
+    corrections: Corrections,
+    centre_rad: tuple[float, float],
+) -> np.ndarray:
+    """Copy DATA and FLAG, calibrated; returns the numbers of samples, zeros and flags."""
+    antenna1, antenna2 = table.getcol("ANTENNA1"), table.getcol("ANTENNA2")
+    delta_w = None
+    if info.phase_centre_rad != centre_rad:
+        old_uvw = table.getcol("UVW")
+        delta_w = old_uvw[:, 2] - old_uvw @ rotation(float(info.time_s[0]), info.phase_centre_rad, centre_rad)[2]
+    step_hz = float(info.freq_hz[1] - info.freq_hz[0]) if len(info.freq_hz) > 1 else 0.0
+    counts = np.zeros(3, np.int64)
+    for start, n, data, flag in blocks(table, ("DATA", "FLAG")):
+        rows = slice(start, start + n)
+        counts += screen_block(data.reshape(n, -1), flag.reshape(n, -1))
+        correct_block(data.reshape(n, -1), flag.reshape(n, -1), antenna1[rows], antenna2[rows], *corrections)
+        if delta_w is not None:
+            rephase_block(data, delta_w[rows], float(info.freq_hz[0]), step_hz)
+        counts[2] += np.count_nonzero(flag)
+        output.putcol("DATA", data, first_row + start, n)
+        output.putcol("FLAG", flag, first_row + start, n)
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
+    """Flag what cannot be a visibility: samples that are exactly zero or not finite (these become zero).
+
+    Parameters
+    ----------
+    data : (n_rows, n_samples) complex64
+    flag : like data, bool
+
+    Returns
+    -------
+    (3,) int
+        Samples, zeros, and 0.
+    """
+    zeros = 0
+    for row in range(data.shape[0]):
+        for i in range(data.shape[1]):
+            value = data[row, i]
+            if value == 0:
+                zeros += 1
+                flag[row, i] = True
+            elif not (np.isfinite(value.real) and np.isfinite(value.imag)):
+                data[row, i] = 0
+                flag[row, i] = True
+    return np.array([data.size, zeros, 0])
