@@ -48,14 +48,18 @@ def datetime_of(time_s: float) -> datetime:
     Raises
     ------
     InputError
-        If the number is not a time between the years 1 and 9999.
+        If it is before 1960 (when UTC began; days, or seconds since 1970, in place of MJD seconds end up there), after
+        9999, or no number.
     """
     try:
-        return _MJD_ZERO + timedelta(seconds=float(time_s))
+        time = _MJD_ZERO + timedelta(seconds=float(time_s))
     except (OverflowError, ValueError, TypeError):
+        time = _MJD_ZERO
+    if time.year < 1960:
         raise InputError(
-            f"{time_s!r} is not a time", remedy="Give MJD seconds in UTC, such as the TIME column of an MS has"
-        ) from None
+            f"{time_s!r} is not a time", remedy="Give MJD seconds in UTC, as they are in the TIME column of an MS"
+        )
+    return time
 
 
 def utc_of(time: datetime) -> datetime:
@@ -183,8 +187,8 @@ def uvw_m(positions_itrf_m: ArrayLike, ra_rad: float, dec_rad: float, time: Mome
 def lmn(ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float) -> tuple[Floats, Floats, Floats]:
     """Direction cosines of directions about a phase centre: l to the east, m to the north, n towards the centre.
 
-    n is negative for what is more than 90 degrees away. Formulas as in Thompson, Moran and Swenson (2017), eq. 3.26
-    ff. (the orthographic projection).
+    n is negative for what is more than 90 degrees away. This is the orthographic projection (SIN) of Calabretta and
+    Greisen 2002, A&A 395, 1077, section 5.1.5.
     """
     ra, dec = np.asarray(ra_rad, float), np.asarray(dec_rad, float)
     cos_dec, sin_dec, cos_ra = np.cos(dec), np.sin(dec), np.cos(ra - ra0_rad)
@@ -224,8 +228,9 @@ def _place() -> EarthLocation:
 def _astropy_time(time: Moment) -> Time:
     from astropy.time import Time
 
-    time_s = time_s_of(time) if isinstance(time, datetime) else time_s_of(datetime_of(time))
-    day, second = divmod(time_s, 86400.0)
+    if not isinstance(time, datetime):
+        datetime_of(time)  # refuses what is no time
+    day, second = divmod(time_s_of(time) if isinstance(time, datetime) else float(time), 86400.0)
     return Time(day, second / 86400.0, format="mjd", scale="utc")
 
 
@@ -246,13 +251,12 @@ def _offline() -> Iterator[None]:
     """
     from astropy.utils import iers
 
-    with (
-        _ASTROPY_LOCK,
-        iers.conf.set_temp("auto_download", False),
-        iers.conf.set_temp("auto_max_age", None),
-        iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
-        iers.earth_orientation_table.set(_earth_orientation()),
-        warnings.catch_warnings(),
-    ):
+    with _ASTROPY_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        with (
+            iers.conf.set_temp("auto_download", False),
+            iers.conf.set_temp("auto_max_age", None),
+            iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+            iers.earth_orientation_table.set(_earth_orientation()),
+        ):
+            yield

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 
 from orca.errors import InputError
@@ -290,10 +290,10 @@ def _utc_date(day: date) -> date:
 
 def _checked(path: AnyPath) -> Path:
     """The path, if it goes straight down."""
-    text = fspath(path)
-    if ".." in Path(text).parts or "\0" in text:
+    where = Path(path)
+    if ".." in where.parts:
         raise InputError("goes through '..'", path, "Give the path without detours")
-    return Path(text)
+    return where
 
 
 def _hour_folder(root: AnyPath, band: str, day: date, hour: int) -> Path:

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,6 +71,8 @@ def fingerprint(path: Path) -> Fingerprint:
     ------
     MissingDataError
         There is nothing, or a part of it vanished meanwhile.
+    StorageError
+        The disk or the permissions do not allow to look.
     """
     try:
         resolved = path.resolve(strict=True)
@@ -81,11 +83,11 @@ def fingerprint(path: Path) -> Fingerprint:
         return _fingerprint(resolved, "folder", _folder_values(resolved), state.st_ino)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingDataError("no such file or folder", error.filename or path) from error
+    except OSError as error:
+        raise StorageError(f"cannot be looked at ({error.strerror})", path, "Check its disk and permissions") from error
 
 
-def _fingerprint(
-    path: Path, kind: Literal["file", "folder"], values: tuple[int, int, int], inode: int
-) -> Fingerprint:
+def _fingerprint(path: Path, kind: Literal["file", "folder"], values: tuple[int, int, int], inode: int) -> Fingerprint:
     size, mtime_ns, files = values
     return Fingerprint(path=str(path), kind=kind, size=size, mtime_ns=mtime_ns, files=files, inode=inode)
 
@@ -161,6 +163,8 @@ def read_manifest(manifest_path: Path) -> Manifest:
         return Manifest.model_validate_json(manifest_path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingDataError("no manifest", manifest_path) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", manifest_path, "Check its disk") from error
     except ValidationError as error:
         raise InvalidDataError("not a manifest", manifest_path, "Remove it and make the product again") from error
 
@@ -379,18 +383,17 @@ def publish(files: Mapping[Path, Path], manifest: Manifest, manifest_path: Path)
     staged = {final: final.parent / f"{_HIDDEN}{owner}.{index}" for index, final in enumerate(files.values())}
     try:
         for source, final in files.items():
-            _guarded(_bring, source, staged[final])
-        outputs = tuple(
-            fingerprint(part).model_copy(update={"path": str(final.parent.resolve() / final.name)})
-            for final, part in staged.items()
-        )
-        with suppress(FileNotFoundError):
-            _guarded(manifest_path.unlink, manifest_path)
-            _guarded(_sync, manifest_path.parent)
+            _bring(source, staged[final])
+        outputs = tuple(_as_if_at(final, fingerprint(part)) for final, part in staged.items())
+        with _storage(manifest_path.parent):
+            manifest_path.unlink(missing_ok=True)
+            _sync(manifest_path.parent)
         for final, part in staged.items():
-            _guarded(_rename_into_place, part, final)
+            with _storage(final):
+                _rename_into_place(part, final)
         for folder in folders:
-            _guarded(_sync, folder)
+            with _storage(folder):
+                _sync(folder)
         published = manifest.model_copy(update={"outputs": outputs})
         write_text(manifest_path, published.text())
     finally:
@@ -398,3 +401,240 @@ def publish(files: Mapping[Path, Path], manifest: Manifest, manifest_path: Path)
             _remove(part)
             _remove(_aside(part))
     return published
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is either the old one or the new one, whole and on the disk.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    part = path.parent / f"{_HIDDEN}{owner_token()}.text"
+    content = text.encode()
+    try:
+        with _storage(path, len(content)):
+            with part.open("wb") as sink:
+                sink.write(content)
+                sink.flush()
+                os.fsync(sink.fileno())
+            part.replace(path)
+            _sync(path.parent)
+    finally:
+        _remove(part)
+
+
+def _as_if_at(final: Path, part: Fingerprint) -> Fingerprint:
+    return part.model_copy(update={"path": str(final.parent.resolve() / final.name)})
+
+
+def _bring(source: Path, part: Path) -> None:
+    """Move or copy to `part`, and sync all of it."""
+    with _storage(part.parent):
+        try:
+            source.rename(part)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            need_bytes = fingerprint(source).size
+            require_space(part.parent, need_bytes, source.name)
+            with _storage(part.parent, need_bytes):
+                if source.is_dir():
+                    shutil.copytree(source, part, symlinks=True)
+                else:
+                    shutil.copy2(source, part)
+            _remove(source)
+        for folder, _, names in os.walk(part):
+            for name in names:
+                if not Path(folder, name).is_symlink():
+                    _sync(Path(folder, name))
+            _sync(Path(folder))
+        if not part.is_dir():
+            _sync(part)
+
+
+def _rename_into_place(part: Path, final: Path) -> None:
+    """Rename over what is there; a folder goes aside first, again when another publisher was quicker."""
+    for _ in range(100):
+        try:
+            part.replace(final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
+                raise
+        _remove(_aside(part))
+        with suppress(FileNotFoundError):
+            final.rename(_aside(part))
+    raise StorageError("others keep putting a folder there", final, "Stop what else writes it")
+
+
+def _aside(part: Path) -> Path:
+    return part.with_name(f"{part.name}.aside")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    with _storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError("folder cannot be written", folder, "Choose another folder, or change its permissions")
+
+
+@contextmanager
+def _storage(path: Path, need_bytes: int | None = None) -> Iterator[None]:
+    """Turn what the operating system says about a disk into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        # copytree gathers errors as text, without a number
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            sizes = "" if need_bytes is None else f": {_readable(need_bytes)} needed"
+            problem = f"no space left{sizes}, {_readable(_free_bytes(path))} free"
+            raise StorageError(problem, path, "Free some space and run again") from error
+        problem = f"cannot be written ({error.strerror or error})"
+        raise StorageError(problem, path, "Choose another folder, or change its permissions") from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; others may be removing it, too. What cannot be removed is logged."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, onerror=_unless_vanished)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s could not be removed: %s", path, error)
+
+
+def _unless_vanished(_function: Callable[..., Any], _path: str, info: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trash
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """A file or folder in the trash: where it lies, where it came from, and since when (UTC, ISO 8601)."""
+
+    path: Path
+    original: Path
+    since: str
+
+
+def trash(path: Path, trash_root: Path) -> Path:
+    """Move a file or folder to the trash, where `restore` finds it; nothing is copied.
+
+    It keeps its name, in a folder of its own below `trash_root`, beside a small file that holds its original path.
+
+    Returns
+    -------
+    path
+        Where it lies now.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such file.
+    StorageError
+        The trash is on another file system, or cannot be written.
+    """
+    path = path.absolute()
+    if not os.path.lexists(path):
+        raise MissingDataError("no such file or folder", path)
+    _make_folder(trash_root)
+    if path.lstat().st_dev != trash_root.stat().st_dev:
+        raise StorageError(
+            "is on another file system than the trash, to which files are moved and never copied",
+            path,
+            f"Set a trash folder on its file system instead of {trash_root}",
+        )
+    now = datetime.now(UTC)
+    place = trash_root.absolute() / f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+    _make_folder(place)
+    trashed = place / path.name
+    sidecar = _sidecar(trashed)
+    try:
+        write_text(sidecar, json.dumps({"original": str(path), "since": now.isoformat(timespec="seconds")}) + "\n")
+        with _storage(path):
+            _sync(trash_root)
+            path.rename(trashed)
+    finally:
+        if not os.path.lexists(trashed):
+            _remove(sidecar)
+            place.rmdir()
+    return trashed
+
+
+def restore(trashed: Path) -> Path:
+    """Move a file or folder from the trash back to where it was; return that path.
+
+    Raises
+    ------
+    MissingDataError, InvalidDataError
+        It is not in the trash, or its original path is lost.
+    InputError
+        Something is there already; nothing is overwritten.
+    """
+    trashed = trashed.absolute()
+    original = _read_sidecar(trashed).original
+    if not os.path.lexists(trashed):
+        raise MissingDataError("is not in the trash", trashed)
+    taken = InputError("exists, and is not overwritten by what comes back from the trash", original, "Move it away")
+    if os.path.lexists(original):
+        raise taken
+    _make_folder(original.parent)
+    with _storage(original):
+        if trashed.is_dir() and not trashed.is_symlink():
+            trashed.rename(original)  # fails on a folder that is not empty
+        else:
+            try:
+                os.link(trashed, original, follow_symlinks=False)  # unlike rename, fails when there is a file
+            except FileExistsError as error:
+                raise taken from error
+            trashed.unlink()
+    _sidecar(trashed).unlink(missing_ok=True)
+    with suppress(OSError):
+        trashed.parent.rmdir()
+    return original
+
+
+def list_trash(trash_root: Path) -> list[Trashed]:
+    """Return what lies in the trash, oldest first. An entry whose sidecar is broken is logged and left out."""
+    found = []
+    for sidecar in sorted(trash_root.glob(f"*/*{_SIDECAR}")):
+        path = sidecar.with_name(sidecar.name.removesuffix(_SIDECAR))
+        try:
+            if os.path.lexists(path):
+                found.append(_read_sidecar(path))
+        except (MissingDataError, InvalidDataError) as error:
+            _log.warning("%s", error)
+    return found
+
+
+def _sidecar(trashed: Path) -> Path:
+    return trashed.with_name(trashed.name + _SIDECAR)
+
+
+def _read_sidecar(trashed: Path) -> Trashed:
+    sidecar = _sidecar(trashed)
+    try:
+        content = json.loads(sidecar.read_text())
+        return Trashed(trashed, Path(content["original"]), str(content["since"]))
+    except FileNotFoundError as error:
+        raise MissingDataError("is not in the trash", trashed) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidDataError("does not tell where the file came from", sidecar, "Move it by hand") from error

@@ -170,8 +170,8 @@ def split_core(positions_m: ArrayLike, radius_m: float = CORE_RADIUS_M) -> NDArr
 
     The core is what lies within `radius_m` of its own median position: the median of all antennas starts, which the
     many core antennas hold near the core, then the median of those inside is taken until nothing changes. So a list
-    with antennas missing, or without the array centre, splits the same way. Of the 243 antennas fed by coax this
-    takes 238; the other five stand 250 m away, among the outriggers, and count as such.
+    with antennas missing, or in another frame, splits the same way. Of the telescope's 243 antennas fed by coax this
+    takes 238; the other five stand 265 m away, among the outriggers, and count as such.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ def _options(
     show_traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an unexpected error came from (also: ORCA_TRACEBACK=1).")
     ] = False,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

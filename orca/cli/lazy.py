@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -49,7 +48,7 @@ class LazyGroup(TyperGroup):
         for noun, (target, summary) in self.nouns.items():
             self.commands.setdefault(noun, LazyCommand(noun, target, summary))
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command that is called, or whose arguments are completed, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest

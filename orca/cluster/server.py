@@ -80,19 +80,31 @@ def find(home: Path) -> Server | None:
 def ensure(home: Path) -> tuple[Server, bool]:
     """The server of this folder, started when there is none; and whether it was started now.
 
-    Raises
-    ------
-    InfrastructureError
-        It does not answer in time; the message names its log.
+    It may not answer yet: `wait_until_healthy` before it is used.
     """
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         server = find(home)
-        started = server is None
-        if server is None:
-            server = _start(home)
-        _wait_until_healthy(server)
-        return server, started
+        return (server, False) if server is not None else (_start(home), True)
+
+
+def wait_until_healthy(server: Server) -> None:
+    """Return when the server answers.
+
+    Raises
+    ------
+    InfrastructureError
+        It ended, or does not answer in time; the message names its log.
+    """
+    deadline = time.monotonic() + START_S
+    while not server.healthy():
+        if not server.alive():
+            raise InfrastructureError("the Prefect server ended while starting", server.log, "Its log says why")
+        if time.monotonic() > deadline:
+            raise InfrastructureError(
+                f"the Prefect server did not answer within {START_S:.0f} s", server.log, "Its log may say why"
+            )
+        time.sleep(0.05)
 
 
 def stop(home: Path, patience_s: float = 10.0) -> Server | None:
@@ -123,18 +135,6 @@ def _start(home: Path) -> Server:
     server = Server(f"http://127.0.0.1:{port}/api", process.pid, created, str(log))
     write_text(_state_file(home), json.dumps(asdict(server)))
     return server
-
-
-def _wait_until_healthy(server: Server) -> None:
-    deadline = time.monotonic() + START_S
-    while not server.healthy():
-        if not server.alive():
-            raise InfrastructureError("the Prefect server ended while starting", server.log, "Its log says why.")
-        if time.monotonic() > deadline:
-            raise InfrastructureError(
-                f"the Prefect server did not answer within {START_S:.0f} s", server.log, "Its log may say why."
-            )
-        time.sleep(0.05)
 
 
 def _end(process: psutil.Process, patience_s: float) -> None:

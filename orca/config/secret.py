@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 MASK = "***"
 # Up to the last @, since a password that was not percent-encoded may hold any character.
-_USER_INFO = re.compile(r"(://[^\s:]*:)(\S*)(?=@)")
-_USER_INFO_ALONE = re.compile(r"(://[^:]*:)(.*)(?=@)", re.DOTALL)
+# <password> waits to be filled in: there is nothing to hide.
+_USER_INFO = re.compile(r"(://[^\s:]*:)(?!<[\w -]+>@[^@\s]*(?:\s|$))(\S*)(?=@)")
+_USER_INFO_ALONE = re.compile(r"(://[^:]*:)(?!<[\w -]+>@[^@]*$)(.*)(?=@)", re.DOTALL)
 _QUERY = re.compile(r"([?&](?:password|passwd|token|secret)=)([^&\s]*)", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")
 

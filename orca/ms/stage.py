@@ -19,7 +19,7 @@ from orca.calibration.apply import Corrections, correct_block, jones
 from orca.errors import DeadDataError, GrowingDataError, InputError, MismatchError
 from orca.ms.archive import unpack
 from orca.ms.blocks import blocks
-from orca.ms.create import create_like
+from orca.ms.create import BULKY_COLUMNS, create_like
 from orca.ms.inspect import MsInfo, inspect
 from orca.ms.rephase import rephase_block, rotation
 from orca.products import fingerprint
@@ -184,8 +184,9 @@ def _append_metadata(
     table: ct.table, output: ct.table, first_row: int, info: MsInfo, centre_rad: tuple[float, float]
 ) -> None:
     """Small columns of one of several integrations, with UVW for the common phase centre."""
-    for name in ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "ANTENNA1", "ANTENNA2", "WEIGHT", "SIGMA"):
-        output.putcol(name, table.getcol(name), first_row, info.n_rows)
+    for name in set(table.colnames()) - BULKY_COLUMNS - {"UVW"}:
+        if table.isscalarcol(name) or table.iscelldefined(name, 0):
+            output.putcol(name, table.getcol(name), first_row, info.n_rows)
     turn = rotation(float(info.time_s[0]), info.phase_centre_rad, centre_rad)
     output.putcol("UVW", table.getcol("UVW") @ turn.T, first_row, info.n_rows)
 

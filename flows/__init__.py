@@ -1,0 +1,1 @@
+"""The DAGs of ORCA, one module a stage: what runs after what, and nothing else."""

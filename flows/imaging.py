@@ -1,0 +1,247 @@
+"""Imaging: each Measurement Set (or several together) calibrated, flagged, imaged by WSClean, drawn and published."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact
+from pydantic import BaseModel, ConfigDict
+
+from orca import config, naming, process, products
+from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.runner import PoolTaskRunner
+from orca.cluster.worker import report_step, stop_signal
+from orca.errors import InputError, MissingDataError
+from orca.imaging import ImageResult, ImagingOptions, fit_to_machine, image, scratch_bytes
+from orca.ms.stage import Acceptance, Staged, stage
+from orca.plots import sky_picture, thumbnail
+from orca.products import Manifest
+from orca.sky import sources_up
+from orca.telescope import datetime_of
+
+
+class Frozen(BaseModel):
+    """Base of what travels from a flow to its tasks."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Site(Frozen):
+    """What the machines are like: where to work, with which program, and how long."""
+
+    scratch: Path
+    wsclean: str
+    wsclean_s: float
+    stage_s: float
+    reserve_bytes: int
+    acceptance: Acceptance
+
+
+class Unit(Frozen):
+    """One image to make.
+
+    Attributes
+    ----------
+    name : str
+    sources : paths of Measurement Sets or tars of them; several are imaged together
+    prefix : Path
+        What the final names begin with.
+    """
+
+    name: str
+    sources: tuple[Path, ...]
+    prefix: Path
+
+
+class Made(Frozen):
+    """An image as published."""
+
+    manifest: Path
+    files: tuple[Path, ...]
+    seconds: float
+    skipped: bool
+    quality: dict[str, float | int | str | None]
+
+
+@flow(
+    name="imaging",
+    task_runner=PoolTaskRunner("imaging", preload=("flows.imaging",)),
+    persist_result=False,
+    validate_parameters=True,
+)
+def imaging(
+    measurement_sets: list[Path],
+    delay: Path | None = None,
+    bandpass: Path | None = None,
+    out: Path | None = None,
+    options: ImagingOptions = ImagingOptions(),
+) -> Any:
+    """Make calibrated images of Measurement Sets.
+
+    Args:
+        measurement_sets: Measurement Sets, or tars of them.
+        delay: Delay table (K Jones) to apply, CASA's or ours.
+        bandpass: Bandpass table (B Jones) to apply, CASA's or ours.
+        out: Folder for the images; the configuration's tree when not given.
+        options: How to image.
+    """
+    settings = config.load()
+    site = Site(
+        scratch=settings.paths.scratch,
+        wsclean=str(process.find_program(settings.execs.wsclean, "execs.wsclean")),
+        wsclean_s=settings.limits.wsclean_s,
+        stage_s=settings.limits.stage_s,
+        reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
+        acceptance=Acceptance(
+            settle_s=settings.limits.settle_s,
+            min_fill_level=settings.limits.min_fill_level,
+            max_zero_share=settings.limits.max_zero_share,
+        ),
+    )
+    tables = tuple(Path(table) for table in (delay, bandpass) if table is not None)
+    units = plan(measurement_sets, tables, out, settings.paths.images, options.together)
+    outcomes = gather(
+        image_unit,
+        {unit.name: {"unit": unit, "tables": tables, "options": options, "site": site} for unit in units},
+    )
+    return conclude(outcomes, "imaging")
+
+
+def plan(
+    measurement_sets: Sequence[Path], tables: Sequence[Path], out: Path | None, images: Path, together: bool
+) -> list[Unit]:
+    """Which images to make, and where they go.
+
+    With `out` the files go there; without, into the tree of the configuration, `<images>/<SB>/<date>/<HH>/`.
+
+    Raises
+    ------
+    InputError
+        No Measurement Set, or two that would make the same image.
+    MissingDataError
+        A calibration table that is not there.
+    StorageError
+        The output folder cannot be written.
+    """
+    if not measurement_sets:
+        raise InputError("no Measurement Set given", remedy="Name at least one")
+    for table in tables:
+        if not table.exists():
+            raise MissingDataError("there is no such calibration table", table, "Check the name")
+    sources = sorted(Path(source).absolute() for source in measurement_sets)
+    groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
+    units = [_unit(group, out, images) for group in groups]
+    for first, second in zip(units, units[1:], strict=False):
+        if first.prefix == second.prefix:
+            raise InputError(
+                f"would make the same image as {first.sources[0]}", second.sources[0], "Give each only once"
+            )
+    for folder in {unit.prefix.parent for unit in units}:
+        products.require_writable(folder)
+    return units
+
+
+def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
+    name = naming.strip_suffix(sources[0])
+    folder = out.absolute() if out is not None else images
+    if out is None:
+        try:
+            parsed = naming.parse(sources[0])
+            if parsed.subband and parsed.start:
+                folder = naming.observation_folder(images, naming.Observation(parsed.subband, parsed.start))
+        except InputError:  # a name of the user's own: into the root of the tree
+            folder = images
+    if len(sources) > 1:
+        name = f"{name}_{len(sources)}together"
+    return Unit(name=name, sources=sources, prefix=folder / name)
+
+
+@task(name="image", task_run_name="image {unit.name}", persist_result=False)
+def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site) -> Made:
+    """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
+    stop = stop_signal()
+    record = products.begin(
+        unit.prefix.name, "image", [*unit.sources, *tables], {"tables": len(tables), **options.content()}
+    )
+    manifest_path = naming.manifest_path(unit.prefix)
+    if manifest := products.fresh(manifest_path, record.inputs, record.options):
+        return _made(manifest, manifest_path, skipped=True)
+
+    products.sweep(site.scratch)
+    need = scratch_bytes(options, sum(i.size for i in record.inputs), any(s.suffix == ".tar" for s in unit.sources))
+    with products.scratch(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
+        report_step(unit.name, "calibrating")
+        staged = process.run_isolated(
+            stage,
+            unit.sources,
+            work.path / f"{unit.name}.ms",
+            tables=tables,
+            flag_antennas=options.flag_antennas,
+            acceptance=site.acceptance,
+            deadline_s=site.stage_s,
+            stop=stop,
+            owner=work.owner,
+            disk=work.path,
+        )
+        report_step(unit.name, "imaging")
+        made = image(
+            staged.path,
+            fit_to_machine(options),
+            site.wsclean,
+            work.path,
+            unit.name,
+            sources=sources_up(staged.time_s, 0.0),
+            deadline_s=options.deadline_s or site.wsclean_s,
+            stop=stop,
+            owner=work.owner,
+        )
+        report_step(unit.name, "drawing")
+        picture = _draw(staged, made, work.path / f"{unit.name}.png")
+        report_step(unit.name, "publishing")
+        files = [*made.files, picture, Path(made.record.log)]
+        manifest = products.publish(
+            {path: unit.prefix.parent / path.name for path in files},
+            record.finish(
+                programs=[made.record],
+                cpu_seconds=staged.cpu_seconds,
+                peak_memory_bytes=staged.peak_memory_bytes,
+                quality={"flagged_share": staged.flagged_share, "zero_share": staged.zero_share, **made.quality},
+            ),
+            manifest_path,
+        )
+    published = unit.prefix.parent / picture.name
+    _show(unit.name, published)
+    return _made(manifest, manifest_path, skipped=False)
+
+
+def _draw(staged: Staged, made: ImageResult, png: Path) -> Path:
+    """Draw the first image that was made."""
+    start = datetime_of(staged.start_s)
+    subband = staged.subband or f"{sum(staged.frequency_hz) / 2e6:.1f} MHz"
+    sky_picture(
+        made.files[0],
+        png,
+        title=f"{subband}  {start:%Y-%m-%d %H:%M:%S} UTC  {staged.duration_s:.0f} s",
+        sources=sources_up(staged.time_s, 0.0),
+    )
+    return png
+
+
+def _show(name: str, png: Path) -> None:
+    """Put a small copy of a picture where Prefect's page shows it."""
+    picture = base64.b64encode(thumbnail(png)).decode()
+    key = re.sub(r"[^a-z0-9]+", "-", f"image-{name}".lower()).strip("-")
+    create_image_artifact(image_url=f"data:image/png;base64,{picture}", key=key, description=str(png))
+
+
+def _made(manifest: Manifest, path: Path, *, skipped: bool) -> Made:
+    files = tuple(Path(output.path) for output in manifest.outputs)
+    return Made(manifest=path, files=files, seconds=manifest.seconds, skipped=skipped, quality=manifest.quality)
+
+
+__all__ = ["Made", "Outcome", "Site", "Unit", "image_unit", "imaging", "plan"]

@@ -1,0 +1,71 @@
+"""Progress of a flow on the terminal: a bar for all units, and a line for each that runs, with its step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from orca.cluster.gather import Event, Outcome
+
+STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
+
+
+class Watcher:
+    """Listens to a flow's events, shows them, and keeps the outcomes."""
+
+    def __init__(self, progress: Progress, title: str, total: int) -> None:
+        self.outcomes: list[Outcome] = []
+        self._progress = progress
+        self._all = progress.add_task(title, total=total, step="starting")
+        self._units: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event (from any thread)."""
+        if event.outcome is None:
+            if event.unit not in self._units:
+                self._units[event.unit] = self._progress.add_task(f"  {event.unit}", total=None, step="")
+            self._progress.update(self._units[event.unit], step=event.step)
+            self._progress.update(self._all, step="")
+            return
+        self.outcomes.append(event.outcome)
+        if event.unit in self._units:
+            self._progress.remove_task(self._units.pop(event.unit))
+        self._progress.update(self._all, advance=1, step="")
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(
+                f"{event.unit}: {event.outcome.status} {event.outcome.reason}".rstrip(),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def say(self, step: str) -> None:
+        """Show what is being waited for."""
+        self._progress.update(self._all, step=step)
+
+
+@contextmanager
+def watching(title: str, total: int) -> Iterator[Watcher]:
+    """Show a flow's progress on standard error while the context lasts."""
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[step]}", style="dim"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Watcher(progress, title, total)
+
+
+def styled(status: str) -> str:
+    """A status as rich markup in its colour."""
+    return f"[{STYLES.get(status, 'default')}]{escape(status)}[/]"

@@ -1,0 +1,119 @@
+"""`orca run`: a stage of the pipeline on given files, from this terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orca.cli import configuration
+from orca.cli.options import from_model
+from orca.errors import InputError
+from orca.imaging_options import ImagingOptions
+
+if TYPE_CHECKING:
+    from orca.cluster.gather import Outcome
+
+app = typer.Typer(no_args_is_help=True, help="Run a stage of the pipeline on Measurement Sets.")
+
+MeasurementSets = Annotated[list[Path], typer.Argument(metavar="MS...", help="Measurement Sets, or tars of them.")]
+Table = typer.Option(exists=True, metavar="TABLE")
+
+
+@app.callback()
+def _stages() -> None:
+    """Run a stage of the pipeline on Measurement Sets."""
+
+
+@app.command()
+@from_model(options=ImagingOptions)
+def imaging(
+    measurement_sets: MeasurementSets,
+    options: ImagingOptions,
+    delay: Annotated[
+        Path | None, typer.Option(exists=True, metavar="TABLE", help="Delay table (K Jones) to apply.")
+    ] = None,
+    bandpass: Annotated[
+        Path | None, typer.Option(exists=True, metavar="TABLE", help="Bandpass table (B Jones) to apply.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the images; the configuration's tree without.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Make calibrated images: FITS, PNG, log and manifest of each Measurement Set.
+
+    What is there already, made of the same files with the same options, is skipped.
+    """
+    from orca.process import find_program
+
+    settings = configuration()
+    find_program(settings.execs.wsclean, "execs.wsclean")
+    if not any(path.exists() for path in measurement_sets):
+        raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
+
+    def call(runner: Any) -> Any:
+        from flows.imaging import imaging as flow
+
+        return flow.with_options(task_runner=runner("imaging"))(
+            measurement_sets, delay, bandpass, out, options, return_state=True
+        )
+
+    total = 1 if options.together else len(measurement_sets)
+    outcomes = _run("imaging", call, total, preload=("flows.imaging",), quiet=not verbose)
+    _report(outcomes, as_json)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _run(title: str, call: Any, total: int, *, preload: tuple[str, ...], quiet: bool) -> list[Outcome]:
+    """Run a flow in this process, on the machine's own server and cluster or on those of the configuration."""
+    from orca.cli.progress import watching
+    from orca.cluster.session import open_session
+
+    settings = configuration()
+    with watching(title, total) as watcher:
+        watcher.say("starting the Prefect server and Dask")
+        with open_session(settings, preload=preload, quiet=quiet) as session:
+            from orca.cluster.gather import listening
+            from orca.cluster.runner import PoolTaskRunner
+
+            with listening(watcher):
+                state = call(lambda pool: PoolTaskRunner(pool, address=session.address()))
+    if state.is_final() and not state.is_completed() and not any(o.status == "failed" for o in watcher.outcomes):
+        state.result()  # raises what ended the flow
+    return watcher.outcomes
+
+
+def _report(outcomes: list[Outcome], as_json: bool) -> None:
+    """Print what became of each unit."""
+    if as_json:
+        typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    from orca.cli.progress import styled
+    from orca.cluster.gather import summary
+
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for column in ("image", "status", "seconds", "files, or why not"):
+        table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
+    for outcome in outcomes:
+        made = outcome.result
+        seconds = "" if made is None or made.skipped else f"{made.seconds:.1f}"
+        last = escape(outcome.reason) if made is None else escape("\n".join(str(file) for file in made.files))
+        table.add_row(escape(outcome.unit), styled(outcome.status), seconds, last)
+    console = Console()
+    console.print(table)
+    console.print(summary(outcomes))
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    fields = {"unit": outcome.unit, "status": outcome.status, "reason": outcome.reason, "cause": outcome.cause}
+    made = {} if outcome.result is None else outcome.result.model_dump(mode="json")
+    return {**fields, "attempts": outcome.attempts, **made}

@@ -1,0 +1,100 @@
+"""What a flow needs around it when a person runs it: a Prefect server and a Dask cluster, both got ready at once.
+
+On a cluster the configuration names both. On one machine the server is started when there is none, and left for the
+next call; the Dask cluster lives as long as the session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from orca.cluster import server
+from orca.config import Config
+
+CONSOLE_LOG_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A server and a cluster that get ready while the caller imports what it runs.
+
+    Attributes
+    ----------
+    api_url : str
+        Of the Prefect server; it is in the environment of this process and of what it starts.
+    server : Server or None
+        The server of this machine, if that is what is used.
+    started_server : bool
+        Whether it was started by this session.
+    """
+
+    api_url: str
+    server: server.Server | None
+    started_server: bool
+    _address: Callable[[], str]
+
+    def address(self) -> str:
+        """Wait until the server answers and the cluster runs; return the address of the Dask scheduler."""
+        if self.server is not None:
+            server.wait_until_healthy(self.server)
+        return self._address()
+
+
+@contextmanager
+def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) -> Iterator[Session]:
+    """Start what has to be started; to be entered before Prefect is imported.
+
+    Parameters
+    ----------
+    config : Config
+    preload : module names
+        Imported by the workers of a cluster on this machine before their first task.
+    quiet : bool
+        Keep Prefect's log off the terminal (its page has it anyway).
+    """
+    own: server.Server | None = None
+    started = False
+    if config.prefect.api_url is not None:
+        url = config.prefect.api_url.reveal()
+    elif "PREFECT_API_URL" in os.environ:
+        url = os.environ["PREFECT_API_URL"]
+    else:
+        own, started = server.ensure(config.prefect.home)
+        url = own.url
+    os.environ.update(server.client_environment(config.prefect.home, url))
+    if quiet:
+        os.environ.setdefault(CONSOLE_LOG_LEVEL, "CRITICAL")
+
+    with ExitStack() as stack:
+        if config.dask.address is not None:
+            address: Callable[[], str] = lambda: str(config.dask.address)  # noqa: E731
+        else:
+            starting = _start_cluster(config, preload, stack)
+            address = starting.result
+        yield Session(url, own, started, address)
+
+
+def _start_cluster(config: Config, preload: Sequence[str], stack: ExitStack) -> Future[str]:
+    """Start a Dask cluster in a thread; `stack` ends it."""
+    from orca.cluster.local import local_cluster  # here, so that the server starts before this import
+
+    cluster = local_cluster(
+        config.paths.scratch / "dask",
+        workers=config.dask.workers,
+        threads=config.dask.threads,
+        memory_gb=config.dask.memory_gb,
+        preload=preload,
+    )
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="dask-start"))
+    starting = pool.submit(cluster.__enter__)
+
+    def end(*error: object) -> None:
+        if starting.exception() is None:
+            cluster.__exit__(None, None, None)
+
+    stack.push(end)
+    return starting

@@ -1,0 +1,313 @@
+"""Programs and isolated functions: what they get, what is recorded, and how each way of failing reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+
+from orca.errors import (
+    DeadlineError,
+    InputError,
+    MissingDataError,
+    ProgramError,
+    ProgramMissingError,
+    StoppedError,
+    StorageError,
+)
+from orca.process import THREAD_VARIABLES, find_program, preload, run, run_isolated
+
+
+def shell(script, tmp_path, **options):
+    """Run a script by an explicit shell; the module itself never uses one."""
+    options = {"deadline_s": 20, "threads": 1} | options
+    return run(["sh", "-c", script], log=tmp_path / "sh.log", **options)
+
+
+def test_log_starts_with_the_quoted_command_and_holds_both_outputs(tmp_path):
+    log = tmp_path / "new folder" / "sh.log"
+    run(["sh", "-c", "echo to out; echo to err >&2"], log=log, deadline_s=10, threads=1)
+    assert log.read_text() == "sh -c 'echo to out; echo to err >&2'\nto out\nto err\n"
+    run(["echo", "again"], log=log, deadline_s=10, threads=1)
+    assert log.read_text() == "echo again\nagain\n"
+
+
+def test_arguments_reach_the_program_as_they_are(tmp_path):
+    words = ["a b", "$HOME; rm *", "'", "", "--", "-x", "ü"]
+    run(["printf", "%s\\n", *words], log=tmp_path / "log", deadline_s=10, threads=1)
+    assert (tmp_path / "log").read_text().splitlines()[-7:] == words
+
+
+@pytest.mark.parametrize("argv", ["echo hello", b"echo", [], [""], ["echo", 3], ["echo", "a\0b"], ["echo", None]])
+def test_anything_but_a_list_of_words_is_refused(argv, tmp_path):
+    with pytest.raises(InputError):
+        run(argv, log=tmp_path / "log", deadline_s=10, threads=1)
+    assert not (tmp_path / "log").exists()
+
+
+def test_threads_are_set_whatever_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a Dask nanny does
+    shell(f"echo {' '.join('$' + name for name in THREAD_VARIABLES)}", tmp_path, threads=3)
+    assert (tmp_path / "sh.log").read_text().splitlines()[1] == " ".join("3" * len(THREAD_VARIABLES))
+
+
+def test_environment_folder_and_empty_input_reach_the_program(tmp_path):
+    shell("echo $COLOUR; pwd; cat", tmp_path, env={"COLOUR": "blue"}, cwd=tmp_path)
+    assert (tmp_path / "sh.log").read_text().splitlines()[1:] == ["blue", str(tmp_path.resolve())]
+
+
+def test_record_counts_cpu_memory_and_bytes(tmp_path):
+    script = "data = bytearray(150_000_000); open('out', 'wb').write(data[:3_000_000]); sum(range(6_000_000))"
+    record = run([sys.executable, "-c", script], log=tmp_path / "log", deadline_s=30, threads=1, cwd=tmp_path)
+    assert record.argv == (sys.executable, "-c", script)
+    assert record.exit_code == 0
+    assert 0.02 < record.cpu_seconds < record.seconds + 0.5
+    assert 150e6 < record.peak_memory_bytes < 250e6
+    assert 3e6 <= record.written_bytes < 3.5e6
+    assert 1e4 < record.read_bytes < 50e6
+    assert json.loads(json.dumps(asdict(record)))["log"] == str(tmp_path / "log")
+
+
+def test_bytes_of_the_programs_own_children_are_counted(tmp_path):
+    record = shell("head -c 2000000 /dev/zero > a; head -c 1000000 a > b; true", tmp_path, cwd=tmp_path)
+    assert 3e6 <= record.written_bytes < 3.1e6
+    assert 3e6 <= record.read_bytes < 3.5e6
+
+
+def test_peak_memory_is_the_programs_and_not_the_callers(tmp_path):
+    ballast = b"x" * 300_000_000  # Linux hands the caller's high-water mark down to ru_maxrss of its children
+    record = shell("sleep 0.2", tmp_path)
+    assert 1e5 < record.peak_memory_bytes < 20e6
+    del ballast
+
+
+def test_short_programs_are_not_delayed(tmp_path):
+    run(["true"], log=tmp_path / "log", deadline_s=10, threads=1)
+    start = time.monotonic()
+    for _ in range(10):
+        run(["true"], log=tmp_path / "log", deadline_s=10, threads=1)
+    assert time.monotonic() - start < 1.0
+
+
+def test_exit_code_log_and_its_last_50_lines_are_in_the_error(tmp_path):
+    with pytest.raises(ProgramError) as caught:
+        shell("for i in $(seq 100); do echo line $i; done; exit 3", tmp_path)
+    error = caught.value
+    assert error.tail.splitlines() == [f"line {i}" for i in range(51, 101)]
+    for text in ("sh", "exit code 3", str(tmp_path / "sh.log"), error.tail):
+        assert text in str(error)
+    assert "line 100" not in str(error).splitlines()[0], "the first line alone is the message in short"
+    assert pickle.loads(pickle.dumps(error)).tail == error.tail
+
+
+def test_tail_survives_progress_bars_bad_bytes_and_long_logs(tmp_path):
+    with pytest.raises(ProgramError) as caught:
+        shell("head -c 3000000 /dev/zero | tr '\\0' x; printf '\\n10%%\\r20%%\\n\\377\\nlast\\n'; exit 1", tmp_path)
+    assert caught.value.tail.splitlines()[-4:] == ["10%", "20%", "\ufffd", "last"]
+    assert len(caught.value.tail) < 100_000
+
+
+def test_signal_that_ended_the_program_is_named(tmp_path):
+    with pytest.raises(ProgramError, match="was ended by signal SIGSEGV"):
+        shell("kill -SEGV $$", tmp_path)
+    with pytest.raises(ProgramError, match=r"SIGKILL, not sent by ORCA.*memory"):
+        shell("kill -KILL $$", tmp_path)
+    with pytest.raises(ProgramError, match=r"exit code 137 \(a child of it got SIGKILL\).*memory"):
+        shell("sh -c 'kill -KILL $$'; exit $?", tmp_path)
+
+
+def test_missing_program_is_told_from_one_that_cannot_be_executed(tmp_path):
+    plain = tmp_path / "program"
+    plain.write_text("#!/bin/sh\n")
+    options = {"log": tmp_path / "log", "deadline_s": 5, "threads": 1}
+    with pytest.raises(ProgramMissingError, match="no-such-program: program not found"):
+        run(["no-such-program"], **options)
+    with pytest.raises(ProgramMissingError, match="not an executable"):
+        run([plain], **options)
+    plain.chmod(0o755)
+    assert run([plain], **options).exit_code == 0
+    plain.write_text("#!/no/such/interpreter\n")
+    with pytest.raises(ProgramError, match="No such file"):
+        run([plain], **options)
+
+
+def test_missing_program_names_the_configuration_key(tmp_path):
+    assert find_program("sh", "execs.shell").name == "sh"
+    assert find_program(find_program("sh", "execs.shell"), "execs.shell").is_absolute()
+    for name in ("no-such-program", str(tmp_path / "wsclean"), str(tmp_path)):
+        with pytest.raises(ProgramMissingError, match=r"set execs\.wsclean"):
+            find_program(name, "execs.wsclean")
+
+
+def test_wrong_folder_threads_and_deadline_are_refused(tmp_path):
+    for wrong in ({"cwd": tmp_path / "missing"}, {"threads": 0}, {"deadline_s": 0}):
+        with pytest.raises(InputError):
+            shell("true", tmp_path, **wrong)
+
+
+def test_log_in_an_impossible_place_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="log cannot be written"):
+        run(["true"], log=tmp_path / "file" / "log", deadline_s=5, threads=1)
+
+
+def test_program_that_complains_about_space_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError) as caught:
+        shell("echo 'write: No space left on device'; exit 1", tmp_path)
+    assert "No space left" in caught.value.tail
+
+
+def test_runs_in_threads_at_the_same_time(tmp_path):
+    codes = []
+
+    def one(i):
+        codes.append(run(["sleep", "0.3"], log=tmp_path / str(i), deadline_s=10, threads=1).exit_code)
+        codes.append(run_isolated(abs, -i, deadline_s=10))
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == sorted([0] * 8 + list(range(8)))
+
+
+# Isolated functions ---------------------------------------------------------------------------------------------------
+
+
+class StrangeError(Exception):
+    def __init__(self, first, second):  # does not unpickle: Exception keeps the message alone
+        super().__init__(f"{first} and {second}")
+
+
+def raise_strange():
+    raise StrangeError("this", "that")
+
+
+def raise_ours(path):
+    raise MissingDataError("is gone", path, "Look elsewhere")
+
+
+def speak_and_abort():
+    sys.stdout.write("on stdout\n")
+    sys.stdout.flush()
+    os.write(2, b"on stderr\n")
+    os.abort()
+
+
+def environment_of_a_program(folder):
+    run(["sh", "-c", "echo owner $ORCA_OWNER"], log=folder / "inner.log", deadline_s=5, threads=1)
+    return (folder / "inner.log").read_text().splitlines()[-1]
+
+
+def test_isolated_result_comes_from_another_process_in_the_same_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_isolated(os.getpid, deadline_s=10) != os.getpid()
+    assert run_isolated(os.getcwd, deadline_s=10) == str(tmp_path.resolve())
+    assert run_isolated(int, "ff", base=16, deadline_s=10) == 255
+
+
+def test_isolated_large_arguments_and_results_pass():
+    assert run_isolated(bytes.__add__, b"x" * 5_000_000, b"y", deadline_s=10) == b"x" * 5_000_000 + b"y"
+
+
+def test_isolated_exception_is_raised_as_it_is_with_its_traceback():
+    with pytest.raises(MissingDataError) as caught:
+        run_isolated(raise_ours, "a.ms", deadline_s=10)
+    assert (caught.value.path, caught.value.remedy) == ("a.ms", "Look elsewhere")
+    assert "in raise_ours" in caught.value.__notes__[0]
+    with pytest.raises(ProgramError, match=r"StrangeError.*this and that"):
+        run_isolated(raise_strange, deadline_s=10)
+
+
+def test_isolated_abort_tells_what_was_printed_and_where(tmp_path):
+    with pytest.raises(ProgramError, match=r"speak_and_abort: was ended by signal SIGABRT") as caught:
+        run_isolated(speak_and_abort, deadline_s=10, log=tmp_path / "log")
+    for text in ("on stdout", "on stderr", "in speak_and_abort"):
+        assert text in caught.value.tail
+        assert text in (tmp_path / "log").read_text()
+
+
+def test_isolated_exit_without_a_result_is_an_error():
+    for code, text in ((0, "without a result"), (4, "exit code 4")):
+        with pytest.raises(ProgramError, match=text):
+            run_isolated(os._exit, code, deadline_s=10)
+    with pytest.raises(ProgramError, match="exit code"):
+        run_isolated(sys.exit, 0, deadline_s=10)
+
+
+def test_isolated_functions_that_cannot_be_sent_are_refused():
+    for function, argument in ((lambda _: 1, 1), (abs, threading.Lock())):
+        with pytest.raises(InputError, match="cannot be sent"):
+            run_isolated(function, argument, deadline_s=5)
+
+
+def test_isolated_deadline_and_stop_end_the_child():
+    start = time.monotonic()
+    with pytest.raises(DeadlineError, match=r"longer than 0\.5 s"):
+        run_isolated(time.sleep, 30, deadline_s=0.5)
+    with pytest.raises(StoppedError, match="cancelled by the user"):
+        run_isolated(time.sleep, 30, deadline_s=30, stop=lambda: "cancelled by the user")
+    assert time.monotonic() - start < 5
+
+
+def test_isolated_programs_carry_the_owner(tmp_path):
+    assert run_isolated(environment_of_a_program, tmp_path, deadline_s=10, owner="token-1") == "owner token-1"
+
+
+def test_isolated_child_does_not_run_the_main_script_again(tmp_path):
+    """A script without a __name__ guard, which multiprocessing's own Process would run again in the child."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            print("main script runs")
+            from orca.errors import InputError
+            from orca.process import run_isolated
+            print("result", run_isolated(abs, -3, deadline_s=20))
+            def local(): ...
+            try:
+                run_isolated(local, deadline_s=20)
+            except InputError as error:
+                print("refused:", error)
+        """)
+    )
+    output = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    first, second, third = output.stdout.splitlines()
+    assert (first, second) == ("main script runs", "result 3")
+    assert third.startswith("refused: __main__.local: is part of the main script")
+    assert output.stderr == ""
+
+
+def test_preloaded_modules_are_imported_before_the_fork(tmp_path):
+    (tmp_path / "helper.py").write_text("import sys\ndef has_sqlite():\n    return 'sqlite3' in sys.modules\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import sys
+            from orca.process import preload, run_isolated
+            import helper
+            preload(["sqlite3"])
+            print(helper.has_sqlite(), run_isolated(helper.has_sqlite, deadline_s=20))
+        """)
+    )
+    output = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    assert output.stdout == "False True\n"
+
+
+def test_isolated_call_costs_little_once_the_server_is_warm():
+    preload([])
+    run_isolated(os.getpid, deadline_s=10)
+    times = []
+    for _ in range(15):
+        start = time.monotonic()
+        run_isolated(os.getpid, deadline_s=10)
+        times.append(time.monotonic() - start)
+    assert sorted(times)[7] < 0.05
