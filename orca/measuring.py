@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from orca.errors import InputError, InvalidDataError, MissingDataError, TruncatedDataError
 from orca.sky import Source, epoch_year
-from orca.telescope import altaz_rad, lmn
+from orca.telescope import altaz_rad, lmn, time_s_of
 
 MAD_TO_SIGMA = 1.482602
 """Standard deviation of a normal distribution over its median absolute deviation: 1 / (sqrt(2) erfinv(1/2))."""
@@ -63,9 +64,8 @@ def open_picture(path: Path) -> Picture:
         There is no file, it ends too early, or it is not one image in SIN projection with square pixels.
     """
     from astropy.io import fits
-    from astropy.time import Time
     from astropy.utils.exceptions import AstropyWarning
-    from astropy.wcs import WCS, FITSFixedWarning
+    from astropy.wcs import WCS, FITSFixedWarning, WcsError
 
     remedy = "Make the image again"
     try:
@@ -86,7 +86,10 @@ def open_picture(path: Path) -> Picture:
         raise InvalidDataError(f"is not one image but has the shape {shape}", path, remedy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
-        wcs = WCS(header).celestial
+        try:
+            wcs = WCS(header).celestial
+        except WcsError as error:
+            raise InvalidDataError(f"has no valid coordinates ({str(error).splitlines()[0]})", path, remedy) from error
     steps = np.abs(wcs.wcs.cdelt) if wcs.naxis == 2 else np.zeros(2)
     if list(wcs.wcs.ctype) != ["RA---SIN", "DEC--SIN"] or not 0 < steps[0] == steps[1]:
         raise InvalidDataError("is not an image in SIN projection with square pixels", path, remedy)
@@ -99,7 +102,7 @@ def open_picture(path: Path) -> Picture:
         scale_deg=float(steps[0]),
         freq_hz=float(header.get("CRVAL3", math.nan)),
         bandwidth_hz=float(header.get("CDELT3", math.nan)),
-        time_s=None if not date else float(Time(date, scale="utc").mjd) * 86400.0,
+        time_s=None if not date else time_s_of(datetime.fromisoformat(date).replace(tzinfo=UTC)),
         beam_deg=(header["BMAJ"], header["BMIN"], header.get("BPA", 0.0)) if header.get("BMAJ") else None,
         unit=str(header.get("BUNIT", "")).strip().replace("JY/BEAM", "Jy/beam"),
         polarization=_STOKES.get(int(header.get("CRVAL4", 1)), "?"),

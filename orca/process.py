@@ -311,7 +311,7 @@ class _Group:
         if usage.ru_maxrss * 1024 > self._inherited_peak:
             self.peak_bytes = max(self.peak_bytes, usage.ru_maxrss * 1024)
         if self._signal(0):
-            _until(lambda: all(group != self.id for _, group, _ in _processes()), _DEAD_S)
+            _until(lambda: not _group_runs(self.id), _DEAD_S)
         return code, usage.ru_utime + usage.ru_stime, moved
 
     def _signal(self, number: int) -> bool:
@@ -379,6 +379,10 @@ def _processes() -> Iterable[tuple[int, int, int]]:
             state, _, group, session = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[:4]
             if state not in "ZX":
                 yield int(name), int(group), int(session)
+
+
+def _group_runs(group: int | None) -> bool:
+    return any(one == group for _, one, _ in _processes())
 
 
 def _memory(pid: int) -> tuple[int, int]:
@@ -594,6 +598,7 @@ class _Child:
                 with suppress(ProcessLookupError):
                     os.killpg(self._pid, signal.SIGKILL)
                 connection.wait([self._status], _DEAD_S)
+                _until(lambda: not _group_runs(self._pid), _DEAD_S)
         finally:
             self._open.close()  # with the lifeline, which also kills a child that had not yet told its id
 

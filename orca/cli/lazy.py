@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -18,7 +19,7 @@ class LazyCommand(TyperCommand):
     name : str
         The noun.
     target : str
-        ``module`` with a `typer.Typer` called ``app``, or ``module:command`` for one command of it.
+        ``module`` with a `typer.Typer` called ``app``, or ``module:function`` for a function as the command.
     summary : str
         One line of help.
     """
@@ -29,10 +30,13 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """Import the module and return the real command."""
-        module, _, wanted = self.target.partition(":")
-        command: Any = get_command(import_module(module).app)
-        if wanted and isinstance(command, TyperGroup):  # typer makes no group of an app with a single command
-            command = command.commands[wanted]
+        module, _, function = self.target.partition(":")
+        found = getattr(import_module(module), function or "app")
+        if not isinstance(found, typer.Typer):
+            app = typer.Typer(add_completion=False)
+            app.command(self.name)(found)
+            found = app
+        command: Any = get_command(found)
         command.name = self.name
         return command
 

@@ -11,7 +11,7 @@ import typer
 from orca.cli import configuration
 from orca.cli.options import from_model
 from orca.errors import InputError
-from orca.imaging_options import ImagingOptions
+from orca.wsclean import ImagingOptions
 
 if TYPE_CHECKING:
     from orca.cluster.gather import Outcome

@@ -99,7 +99,7 @@ def make_buffer(table: ct.table, column: str, rows: int) -> np.ndarray:
     return np.empty((rows, *shape), dtype)
 
 
-def blocks(table: ct.table, columns: Sequence[str], rows: int = 1024) -> Iterator[tuple[Any, ...]]:
+def blocks(table: ct.table, columns: Sequence[str], rows: int = 512, in_flight: int = 1) -> Iterator[tuple[Any, ...]]:
     """Read columns in blocks of rows.
 
     Parameters
@@ -108,13 +108,15 @@ def blocks(table: ct.table, columns: Sequence[str], rows: int = 1024) -> Iterato
     columns : names
         Of numbers or booleans, with cells of equal shape.
     rows : int
-        Rows in a block; 1024 rows of 192 channels are 6 MB of DATA.
+        Rows in a block; 512 rows of 192 channels are 3 MB of DATA.
+    in_flight : int
+        How many blocks the caller may hold at the same time.
 
     Yields
     ------
     start, n, buffer, ... : int, int, arrays
-        First row, number of rows, and for each column an array (n, ...). The next block overwrites the arrays; the
-        caller may change them.
+        First row, number of rows, and for each column an array (n, ...). They are overwritten `in_flight` blocks
+        later; the caller may change them.
 
     Raises
     ------
@@ -124,10 +126,10 @@ def blocks(table: ct.table, columns: Sequence[str], rows: int = 1024) -> Iterato
     n_rows = table.nrows()
     if n_rows == 0:
         return
-    buffers = [make_buffer(table, column, min(rows, n_rows)) for column in columns]
-    for start in range(0, n_rows, rows):
+    buffers = [[make_buffer(table, column, min(rows, n_rows)) for column in columns] for _ in range(in_flight)]
+    for turn, start in enumerate(range(0, n_rows, rows)):
         n = min(rows, n_rows - start)
-        parts = [buffer[:n] for buffer in buffers]
+        parts = [buffer[:n] for buffer in buffers[turn % in_flight]]
         try:
             for column, part in zip(columns, parts, strict=True):
                 table.getcolnp(column, part, start, n)

@@ -56,11 +56,6 @@ class Recording:
         return self.start_s + self.integration_s / 2
 
     @property
-    def epoch_year(self) -> float:
-        """Julian epoch of the middle, such as 2026.03."""
-        return 2000.0 + (self.centroid_s / 86400.0 - 51544.5) / 365.25
-
-    @property
     def baselines(self) -> tuple[np.ndarray, np.ndarray]:
         """ANTENNA1 and ANTENNA2 of each row: for each i, all j >= i (int32)."""
         first, second = np.triu_indices(len(self.antenna_names))
@@ -113,119 +108,98 @@ def create_recording(path: Path, recording: Recording, uvw_m: np.ndarray) -> ct.
 
 
 def _fill_subtables(path: Path, recording: Recording) -> None:
-    n_antennas, n_channels = len(recording.antenna_names), len(recording.frequency_hz)
-    names = list(recording.antenna_names)
+    single = _single_rows(recording)
+    many = {"ANTENNA": _antenna_columns(recording), "FEED": _feed_columns(recording)}
+    for name, cells in single.items():
+        with ct.table(f"{path}/{name}", readonly=False, ack=False) as table:
+            table.addrows(1)
+            for column, value in cells.items():
+                table.putcell(column, 0, value)
+    for name, columns in many.items():
+        with ct.table(f"{path}/{name}", readonly=False, ack=False) as table:
+            table.addrows(len(recording.antenna_names))
+            for column, values in columns.items():
+                table.putcol(column, values)
+
+
+def _antenna_columns(recording: Recording) -> dict[str, Any]:
+    n = len(recording.antenna_names)
+    return {
+        "NAME": list(recording.antenna_names),
+        "STATION": list(recording.antenna_names),
+        "TYPE": ["GROUND-BASED"] * n,
+        "MOUNT": ["X-Y"] * n,
+        "POSITION": recording.positions_m,
+        "OFFSET": np.zeros((n, 3)),
+        "DISH_DIAMETER": np.full(n, 2.0),
+        "FLAG_ROW": np.zeros(n, bool),
+    }
+
+
+def _feed_columns(recording: Recording) -> dict[str, Any]:
+    n = len(recording.antenna_names)
+    zero = np.zeros(n, np.int32)
+    return {
+        "ANTENNA_ID": np.arange(n, dtype=np.int32),
+        "FEED_ID": zero,
+        "SPECTRAL_WINDOW_ID": zero - 1,
+        "BEAM_ID": zero - 1,
+        "NUM_RECEPTORS": zero + 2,
+        "TIME": np.full(n, recording.start_s),
+        "INTERVAL": np.full(n, _HUGE_S),
+        "BEAM_OFFSET": np.zeros((n, 2, 2)),
+        "POLARIZATION_TYPE": {"shape": [n, 2], "array": ["X", "Y"] * n},
+        "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n, 1, 1)),
+        "POSITION": np.zeros((n, 3)),
+        "RECEPTOR_ANGLE": np.zeros((n, 2)),
+    }
+
+
+def _single_rows(recording: Recording) -> dict[str, dict[str, Any]]:
+    """The only row of each of the subtables that have one."""
+    n_channels = len(recording.frequency_hz)
     width = np.full(n_channels, recording.channel_width_hz)
     direction = np.array([recording.phase_centre_rad])
-    end_s = recording.start_s + recording.integration_s
-    antenna_zero = np.zeros(n_antennas, np.int32)
-    subtables: dict[str, tuple[int, dict[str, Any]]] = {
-        "ANTENNA": (
-            n_antennas,
-            {
-                "NAME": names,
-                "STATION": names,
-                "TYPE": ["GROUND-BASED"] * n_antennas,
-                "MOUNT": ["X-Y"] * n_antennas,
-                "POSITION": recording.positions_m,
-                "OFFSET": np.zeros((n_antennas, 3)),
-                "DISH_DIAMETER": np.full(n_antennas, 2.0),
-                "FLAG_ROW": np.zeros(n_antennas, bool),
-            },
-        ),
-        "FEED": (
-            n_antennas,
-            {
-                "ANTENNA_ID": np.arange(n_antennas, dtype=np.int32),
-                "FEED_ID": antenna_zero,
-                "SPECTRAL_WINDOW_ID": antenna_zero - 1,
-                "BEAM_ID": antenna_zero - 1,
-                "NUM_RECEPTORS": antenna_zero + 2,
-                "TIME": np.full(n_antennas, recording.start_s),
-                "INTERVAL": np.full(n_antennas, _HUGE_S),
-                "BEAM_OFFSET": np.zeros((n_antennas, 2, 2)),
-                "POLARIZATION_TYPE": {"shape": [n_antennas, 2], "array": ["X", "Y"] * n_antennas},
-                "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n_antennas, 1, 1)),
-                "POSITION": np.zeros((n_antennas, 3)),
-                "RECEPTOR_ANGLE": np.zeros((n_antennas, 2)),
-            },
-        ),
-        "FIELD": (
-            1,
-            {
-                "NAME": "ZENITH",
-                "CODE": "",
-                "TIME": recording.start_s,
-                "NUM_POLY": 0,
-                "SOURCE_ID": -1,
-                "DELAY_DIR": direction,
-                "PHASE_DIR": direction,
-                "REFERENCE_DIR": direction,
-                "FLAG_ROW": False,
-            },
-        ),
-        "SPECTRAL_WINDOW": (
-            1,
-            {
-                "NAME": "",
-                "NUM_CHAN": n_channels,
-                "REF_FREQUENCY": float(recording.frequency_hz[n_channels // 2]),
-                "CHAN_FREQ": np.asarray(recording.frequency_hz, float),
-                "CHAN_WIDTH": width,
-                "EFFECTIVE_BW": width,
-                "RESOLUTION": width,
-                "TOTAL_BANDWIDTH": float(width.sum()),
-                "MEAS_FREQ_REF": _TOPOCENTRIC,
-                "NET_SIDEBAND": 1,
-                "IF_CONV_CHAIN": 0,
-                "FREQ_GROUP": 0,
-                "FREQ_GROUP_NAME": "",
-                "FLAG_ROW": False,
-            },
-        ),
-        "POLARIZATION": (
-            1,
-            {
-                "NUM_CORR": 4,
-                "CORR_TYPE": np.array(CORRELATION_TYPES, np.int32),
-                "CORR_PRODUCT": np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32),
-                "FLAG_ROW": False,
-            },
-        ),
-        "DATA_DESCRIPTION": (1, {"SPECTRAL_WINDOW_ID": 0, "POLARIZATION_ID": 0, "FLAG_ROW": False}),
-        "OBSERVATION": (
-            1,
-            {
-                "TELESCOPE_NAME": TELESCOPE_NAME,
-                "TIME_RANGE": np.array([recording.start_s, end_s]),
-                "OBSERVER": "",
-                "PROJECT": "",
-                "SCHEDULE_TYPE": "",
-                "RELEASE_DATE": 0.0,
-                "LOG": np.array([""]),
-                "SCHEDULE": np.array([""]),
-                "FLAG_ROW": False,
-            },
-        ),
-        "PROCESSOR": (1, {"TYPE": "CORRELATOR", "SUB_TYPE": "", "FLAG_ROW": False}),
-        "STATE": (
-            1,
-            {
-                "SIG": True,
-                "REF": False,
-                "OBS_MODE": "OBSERVE_TARGET",
-                "CAL": 0.0,
-                "LOAD": 0.0,
-                "SUB_SCAN": 0,
-                "FLAG_ROW": False,
-            },
-        ),
+    window = {
+        "NAME": "",
+        "NUM_CHAN": n_channels,
+        "REF_FREQUENCY": float(recording.frequency_hz[n_channels // 2]),
+        "CHAN_FREQ": np.asarray(recording.frequency_hz, float),
+        "CHAN_WIDTH": width,
+        "EFFECTIVE_BW": width,
+        "RESOLUTION": width,
+        "TOTAL_BANDWIDTH": float(width.sum()),
+        "MEAS_FREQ_REF": _TOPOCENTRIC,
+        "NET_SIDEBAND": 1,
+        "IF_CONV_CHAIN": 0,
+        "FREQ_GROUP": 0,
+        "FREQ_GROUP_NAME": "",
     }
-    for name, (rows, columns) in subtables.items():
-        with ct.table(f"{path}/{name}", readonly=False, ack=False) as table:
-            table.addrows(rows)
-            for column, value in columns.items():
-                if rows == 1:
-                    table.putcell(column, 0, value)
-                else:
-                    table.putcol(column, value)
+    polarization = {
+        "NUM_CORR": len(CORRELATION_TYPES),
+        "CORR_TYPE": np.array(CORRELATION_TYPES, np.int32),
+        "CORR_PRODUCT": np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32),
+    }
+    observation = {
+        "TELESCOPE_NAME": TELESCOPE_NAME,
+        "TIME_RANGE": np.array([recording.start_s, recording.start_s + recording.integration_s]),
+        "OBSERVER": "",
+        "PROJECT": "",
+        "SCHEDULE_TYPE": "",
+        "RELEASE_DATE": 0.0,
+        "LOG": np.array([""]),
+        "SCHEDULE": np.array([""]),
+    }
+    field = {"NAME": "ZENITH", "CODE": "", "TIME": recording.start_s, "NUM_POLY": 0, "SOURCE_ID": -1}
+    field |= dict.fromkeys(("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"), direction)
+    state = {"SIG": True, "REF": False, "OBS_MODE": "OBSERVE_TARGET", "CAL": 0.0, "LOAD": 0.0, "SUB_SCAN": 0}
+    rows: dict[str, dict[str, Any]] = {
+        "FIELD": field,
+        "SPECTRAL_WINDOW": window,
+        "POLARIZATION": polarization,
+        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": 0, "POLARIZATION_ID": 0},
+        "OBSERVATION": observation,
+        "PROCESSOR": {"TYPE": "CORRELATOR", "SUB_TYPE": ""},
+        "STATE": state,
+    }
+    return {name: row | {"FLAG_ROW": False} for name, row in rows.items()}

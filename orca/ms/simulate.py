@@ -75,7 +75,9 @@ Progress = Callable[[int, int], None]
 """Called with the rows done and the rows in all."""
 
 
-def simulate(root: Path, options: SimulationOptions, progress: Progress | None = None, *, force: bool = False) -> list[Path]:
+def simulate(
+    root: Path, options: SimulationOptions, progress: Progress | None = None, *, force: bool = False
+) -> list[Path]:
     """Write Measurement Sets below `root` as the recorder does, and the truth into `root`/truth.
 
     Parameters
@@ -109,12 +111,15 @@ def simulate(root: Path, options: SimulationOptions, progress: Progress | None =
     if there and not force:
         raise InputError("exists already", there[0], "Choose another folder or start, or replace it with --force.")
     array = synthetic.antennas(options.antennas)
-    n_rows = options.antennas * (options.antennas + 1) // 2
-    done, total = 0, n_rows * len(paths)
-    for band in subbands:
-        instrument = make_instrument(options, band, array)
+    instruments = [make_instrument(options, band, array) for band in subbands]
+    for instrument in instruments:
+        other = truth.contradicts(root, instrument.subband.name, instrument.truth)
+        if other and not force:
+            raise InputError("holds the truth of another simulation", other, "Choose another folder, or use --force.")
+    done, total = 0, len(paths) * options.antennas * (options.antennas + 1) // 2
+    for instrument in instruments:
         for i, start in enumerate(starts):
-            path = paths[band.name, start]
+            path = paths[instrument.subband.name, start]
             for n in _write_recording(path, options, instrument, start, first=i == 0, root=root):
                 done += n
                 if progress:
@@ -220,7 +225,7 @@ def _visibilities(
         return
     frequency = recording.frequency_hz
     sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
-    flux = np.array([s.flux_jy(frequency, recording.epoch_year) for s in sources], float)
+    flux = np.array([s.flux_jy(frequency, sky.epoch_year(recording.centroid_s)) for s in sources], float)
     flux = flux.reshape(len(sources), frequency.size)
     centre = recording.phase_centre_rad
     cosines = np.array([telescope.lmn(s.ra_rad, s.dec_rad, *centre) for s in sources], float).reshape(-1, 3) - (0, 0, 1)

@@ -6,8 +6,10 @@ not grow with the data. A full disk makes casacore abort the process: call `stag
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +60,9 @@ class Staged:
     n_antennas, n_rows : int
     flagged_share, zero_share : float
         Of all samples written.
-    seconds : float
+    seconds, cpu_seconds : float
+    peak_memory_bytes : int
+        Of the process.
     """
 
     path: Path
@@ -73,6 +77,8 @@ class Staged:
     flagged_share: float
     zero_share: float
     seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
 
 
 def stage(
@@ -104,7 +110,7 @@ def stage(
     InputError
         An antenna to flag that the array does not have.
     """
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     accept = acceptance or Acceptance()
     before = [fingerprint(Path(source)) for source in sources]
     opened = [_open(Path(source), destination.parent, accept) for source in sources]
@@ -151,6 +157,8 @@ def stage(
         flagged_share=flagged / samples,
         zero_share=zeros / samples,
         seconds=time.perf_counter() - begin,
+        cpu_seconds=time.process_time() - begin_cpu,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
@@ -207,15 +215,30 @@ def _copy_rows(
         delta_w = old_uvw[:, 2] - old_uvw @ rotation(float(info.time_s[0]), info.phase_centre_rad, centre_rad)[2]
     step_hz = float(info.freq_hz[1] - info.freq_hz[0]) if len(info.freq_hz) > 1 else 0.0
     counts = np.zeros(3, np.int64)
-    for start, n, data, flag in blocks(table, ("DATA", "FLAG")):
+
+    def calculate(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
         rows = slice(start, start + n)
-        counts += screen_block(data.reshape(n, -1), flag.reshape(n, -1))
+        counts[:2] += screen_block(data.reshape(n, -1), flag.reshape(n, -1))
         correct_block(data.reshape(n, -1), flag.reshape(n, -1), antenna1[rows], antenna2[rows], *corrections)
         if delta_w is not None:
             rephase_block(data, delta_w[rows], float(info.freq_hz[0]), step_hz)
         counts[2] += np.count_nonzero(flag)
+
+    def write(done: Future[None], start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
+        done.result()
         output.putcol("DATA", data, first_row + start, n)
         output.putcol("FLAG", flag, first_row + start, n)
+
+    # casacore holds the interpreter's lock, the kernels do not: one block is calculated while another one is written.
+    with ThreadPoolExecutor(1) as calculator:
+        previous = None
+        for block in blocks(table, ("DATA", "FLAG"), in_flight=2):
+            current = (calculator.submit(calculate, *block), *block)
+            if previous is not None:
+                write(*previous)
+            previous = current
+        if previous is not None:
+            write(*previous)
     return counts
 
 
@@ -230,8 +253,8 @@ def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (3,) int
-        Samples, zeros, and 0.
+    (2,) int
+        Samples, and zeros.
     """
     zeros = 0
     for row in range(data.shape[0]):
@@ -243,4 +266,4 @@ def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
             elif not (np.isfinite(value.real) and np.isfinite(value.imag)):
                 data[row, i] = 0
                 flag[row, i] = True
-    return np.array([data.size, zeros, 0])
+    return np.array([data.size, zeros])

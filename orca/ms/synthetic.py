@@ -169,7 +169,9 @@ class Interference:
     voltage: np.ndarray
 
 
-def interference(lines: int, n_antennas: int, n_channels: int, subband_index: int, time_s: float, seed: int) -> Interference:
+def interference(
+    lines: int, n_antennas: int, n_channels: int, subband_index: int, time_s: float, seed: int
+) -> Interference:
     """`lines` narrow lines at channels that stay the same in time, with strengths and phases that do not."""
     rng = np.random.default_rng([seed, _RFI_STREAM, subband_index])
     channels = rng.choice(n_channels, min(lines, n_channels), replace=False)

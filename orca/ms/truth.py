@@ -98,6 +98,16 @@ def read_truth(root: Path, subband: str) -> Truth:
     )
 
 
+def contradicts(root: Path, subband: str, truth: Truth) -> Path | None:
+    """The file that holds other gains for this subband, from an earlier simulation; None if there is none."""
+    path = truth_paths(root, subband).arrays
+    if not path.is_file():
+        return None
+    old = read_truth(root, subband)
+    same = old.antenna_names == truth.antenna_names and np.array_equal(old.gains, truth.gains)
+    return None if same and np.array_equal(old.frequency_hz, truth.frequency_hz) else path
+
+
 def write(root: Path, subband: str, truth: Truth, recording: Recording, like_ms: Path) -> None:
     """Write the gains of a subband: arrays (npz) and the two CASA tables."""
     paths = truth_paths(root, subband)
@@ -128,23 +138,20 @@ def write(root: Path, subband: str, truth: Truth, recording: Recording, like_ms:
         write_table(path, solutions, like_ms)
 
 
-def write_sky(
-    root: Path, observation: naming.Observation, recording: Recording, sources: list[sky.Source]
-) -> None:
+def write_sky(root: Path, observation: naming.Observation, recording: Recording, sources: list[sky.SourceUp]) -> None:
     """Write the sources of an integration with flux density at the middle channel, place in the sky, and l, m."""
     frequency = recording.frequency_hz[len(recording.frequency_hz) // 2]
     entries = []
     for source in sources:
-        azimuth, elevation = telescope.altaz_rad(source.ra_rad, source.dec_rad, recording.centroid_s)
         l, m, n = telescope.lmn(source.ra_rad, source.dec_rad, *recording.phase_centre_rad)
         entries.append(
             {
                 "name": source.name,
                 "ra_rad": source.ra_rad,
                 "dec_rad": source.dec_rad,
-                "flux_jy": float(source.flux_jy(np.array([frequency]), recording.epoch_year)[0]),
-                "azimuth_rad": float(azimuth),
-                "elevation_rad": float(elevation),
+                "flux_jy": float(source.flux_jy(np.array([frequency]), sky.epoch_year(recording.centroid_s))[0]),
+                "azimuth_deg": source.azimuth_deg,
+                "elevation_deg": source.elevation_deg,
                 "l": float(l),
                 "m": float(m),
                 "n": float(n),

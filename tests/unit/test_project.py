@@ -22,9 +22,8 @@ REGISTRIES = [
         ("anaconda", "com"), ("debian", "org"), ("ubuntu", "com"), ("ghcr", "io"), ("quay", "io"), ("docker", "io"),
     ]
 ]  # fmt: skip
-HOMES = [
-    r"(?<![\w.~$}])/" + name + r"(?:/|\b(?=['\"\s]))" for name in ("work", "root", "Users", "home/(?!pipeline)\\w+")
-]
+FOLDERS = ("work", "root", "Users", r"home/(?!pipeline)\w+")
+HOMES = [rf"(?<![\w.~$}}])/{name}(?:/|\b(?=['\"\s]))" for name in FOLDERS]
 TRACES = re.compile("|".join([re.escape(host) for host in REGISTRIES] + HOMES))
 
 
