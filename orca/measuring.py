@@ -172,15 +172,15 @@ class Measurement:
         return self.peak_jy / self.expected_jy
 
 
-def measure_sources(fits_path: Path, sources: Iterable[Source], radius_deg: float = 1.0) -> list[Measurement]:
+def measure_sources(image: Path | Picture, sources: Iterable[Source], radius_deg: float = 1.0) -> list[Measurement]:
     """Fit the peak nearest to each source that is above the horizon and on the picture.
 
     The peak is that of a Gaussian, fitted to the logarithm of the pixels around the highest one.
 
     Parameters
     ----------
-    fits_path : Path
-        Image in SIN projection, of total intensity or of one of the two linear polarizations.
+    image : Path or Picture
+        In SIN projection, of total intensity or of one of the two linear polarizations.
     sources : sources
     radius_deg : float
         How far from its true place a source may be; at least 2.5 pixels are searched. The default lets the
@@ -191,7 +191,7 @@ def measure_sources(fits_path: Path, sources: Iterable[Source], radius_deg: floa
     DataError
         See `open_picture`.
     """
-    picture = open_picture(fits_path)
+    picture = image if isinstance(image, Picture) else open_picture(image)
     found = (_measure(picture, source, radius_deg) for source in sources)
     return [measurement for measurement in found if measurement is not None]
 

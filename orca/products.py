@@ -563,7 +563,7 @@ def trash(path: Path, trash_root: Path) -> Path:
             f"Set a trash folder on its file system instead of {trash_root}",
         )
     now = datetime.now(UTC)
-    place = trash_root.absolute() / f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+    place = trash_root.absolute() / f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(6)}"
     _make_folder(place)
     trashed = place / path.name
     sidecar = _sidecar(trashed)

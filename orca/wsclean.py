@@ -40,7 +40,7 @@ class ImagingOptions(BaseModel):
         description="Polarizations, one image each: I, Q, U, V, XX, YY, together as in IV or XX,YY",
         examples=["IV"],
     )
-    size: int = Field(4096, ge=16, le=32768, multiple_of=2, description="Width and height of the image in pixels, even")
+    size: int = Field(4096, ge=16, le=32768, description="Width and height of the image in pixels; made even")
     scale_deg: float = Field(
         0.03125,
         gt=0,
@@ -101,6 +101,11 @@ class ImagingOptions(BaseModel):
             raise ValueError(f"{named} {', '.join(POLARIZATIONS)}")
         unique = [name for name in POLARIZATIONS if name in names]
         return "".join(unique) if all(len(name) == 1 for name in unique) else ",".join(unique)
+
+    @field_validator("size")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        return value + value % 2  # as WSClean does
 
     @field_validator("weight")
     @classmethod
@@ -192,6 +197,8 @@ def advice(options: ImagingOptions) -> list[str]:
     if field_deg > 1.4 * _SKY_DIAMETER_DEG:
         share = math.pi / 4 * (_SKY_DIAMETER_DEG / field_deg) ** 2
         notes.append(f"only {share:.0%} of the pixels are on the sky: {field_deg:.0f} of {_SKY_DIAMETER_DEG:.1f} deg")
+    if options.niter > 0 and not any(word.lstrip("-") == "mgain" for word in _words(options.extra)):
+        notes.append("without -mgain the sidelobes of a source are cleaned only out to half the width of the image")
     if options.niter > 0 and {"Q", "U", "V"} & set(options.polarizations) and "I" not in options.polarizations:
         notes.append("cleaning Q, U or V without I cleans little but noise")
     return notes

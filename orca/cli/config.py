@@ -207,11 +207,20 @@ def _folders(config: Config) -> Iterator[Finding]:
             yield Finding(key, OK if readable else FAILED, f"{folder} can{'' if readable else 'not'} be read")
         elif not nearest.is_dir():
             yield Finding(key, FAILED, f"{folder}: {nearest} is not a folder")
-        elif not os.access(nearest, os.W_OK | os.X_OK):
-            yield Finding(key, FAILED, f"{folder}: {nearest} cannot be written")
+        elif reason := _not_writable(nearest):
+            yield Finding(key, FAILED, f"{folder}: {nearest} cannot be written: {reason}")
         else:
             yield _room(config, key, folder, nearest)
     yield from _trash(config)
+
+
+def _not_writable(folder: Path) -> str | None:
+    """Return why nothing can be made in a folder: by trying, since rights tell nothing about a network's disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (error.strerror or "error").lower()
 
 
 def _nearest(folder: Path) -> Path:

@@ -33,11 +33,13 @@ class LazyCommand(TyperCommand):
         module, _, function = self.target.partition(":")
         found = getattr(import_module(module), function or "app")
         if not isinstance(found, typer.Typer):
-            app = typer.Typer(add_completion=False)
+            app = typer.Typer()
             app.command(self.name)(found)
             found = app
         command: Any = get_command(found)
         command.name = self.name
+        # Typer takes each app for a program of its own, which offers to install its completion.
+        command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
         return command
 
 

@@ -24,7 +24,9 @@ def status(as_json: Json = False) -> None:
     elif found is None:
         typer.echo("Prefect server: none (`orca run` starts one)")
     else:
-        typer.echo(f"Prefect server: {found.ui_url}  {'healthy' if healthy else 'does not answer'}  process {found.pid}")
+        typer.echo(
+            f"Prefect server: {found.ui_url}  {'healthy' if healthy else 'does not answer'}  process {found.pid}"
+        )
 
 
 def down(as_json: Json = False) -> None:

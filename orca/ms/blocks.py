@@ -58,7 +58,7 @@ def cache_small_columns(table: ct.table) -> None:
             table.setdmprop(manager["NAME"], {"MaxCacheSize": max(buckets, 2)}, False)
 
 
-def unreadable(path: Path | str, error: RuntimeError) -> TruncatedDataError:
+def unreadable(path: Path | str, error: Exception) -> TruncatedDataError:
     """What to raise when casacore cannot read a table, with its reason in one line."""
     reason = " ".join(str(error).split()) or "no reason given"
     return TruncatedDataError(

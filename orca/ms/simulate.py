@@ -1,6 +1,6 @@
 """Measurement Sets as the telescope would record them, of a sky that is known: `orca simulate`.
 
-What is in them: the bright sources of `orca.sky` as unpolarized points, a complex bandpass and a delay for each antenna,
+What is in them: the bright sources of `orca.sky` as unpolarized points, a bandpass and a delay for each antenna,
 noise, and on request interference, dead antennas and dead subbands. What is true is written beside (`orca.ms.truth`).
 
 V_pq = g_p (M + N) g_q*, with M = sum S exp(+2 pi i (u l + v m + w (n - 1)) / lambda); p is ANTENNA1, q is ANTENNA2.
@@ -17,19 +17,21 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import numba
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orca import naming, sky, telescope
-from orca.errors import InputError
+from orca.errors import InputError, StorageError
 from orca.ms import synthetic, truth
 from orca.ms.layout import Recording, create_recording
+from orca.ms.predict import fill_block
+from orca.products import require_space
 
 ROWS_PER_BLOCK = 1024
 BLOCKS_AHEAD = 3
 """Blocks that are computed while one is written; each takes 2 threads and 6 MB at full size."""
 _NOISE_STREAM = 4
+_SAMPLE_BYTES, _ROW_BYTES, _SUBTABLE_BYTES = 33, 320, 4_000_000  # a little more than files of any size have
 
 
 class SimulationOptions(BaseModel):
@@ -37,21 +39,24 @@ class SimulationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subbands: tuple[str, ...] = Field(("73MHz",), min_length=1, description="Names of subbands, such as 73MHz")
-    start: datetime = Field(datetime(2026, 1, 10, 18, tzinfo=UTC), description="Start of the first integration, UTC")
-    integrations: int = Field(1, ge=1, description="Number of consecutive integrations of 10.031 s")
-    antennas: int = Field(telescope.N_ANTENNAS, ge=4, le=telescope.N_ANTENNAS, description="Number of antennas")
+    subbands: tuple[str, ...] = Field(default=("73MHz",), min_length=1, description="Names of subbands, such as 73MHz")
+    start: datetime = Field(default=datetime(2026, 1, 10, 18, tzinfo=UTC), description="Start of the first one, UTC")
+    integrations: int = Field(default=1, ge=1, description="Number of consecutive integrations of 10.031 s")
+    antennas: int = Field(default=telescope.N_ANTENNAS, ge=4, le=telescope.N_ANTENNAS, description="Number of antennas")
     channels: int = Field(
-        telescope.N_CHANNELS, ge=1, le=telescope.N_CHANNELS, description="Number of channels, from the subband's first"
+        default=telescope.N_CHANNELS,
+        ge=1,
+        le=telescope.N_CHANNELS,
+        description="Channels, from the first of the subband",
     )
-    gains: bool = Field(True, description="Give each antenna a bandpass and a delay; without, all gains are 1")
-    noise: float = Field(1.0, ge=0, description="Noise relative to the telescope's; 0 for none")
-    rfi: int = Field(0, ge=0, description="Number of narrow lines of interference in each subband")
-    dead_antennas: tuple[int, ...] = Field((), description="Correlator numbers (rows of ANTENNA) that hear nothing")
-    dead_subbands: tuple[str, ...] = Field((), description="Subbands that are recorded as zeros")
-    min_elevation_deg: float = Field(2.0, ge=0, lt=90, description="Sources below this elevation are left out")
-    seed: int = Field(0, ge=0, description="Seed of gains, noise and interference")
-    tar: bool = Field(False, description="Write each Measurement Set as .ms.tar, as the recorder does since 2026")
+    gains: bool = Field(default=True, description="Give each antenna a bandpass and a delay; without, all gains are 1")
+    noise: float = Field(default=1.0, ge=0, description="Noise relative to the telescope's; 0 for none")
+    rfi: int = Field(default=0, ge=0, description="Number of narrow lines of interference in each subband")
+    dead_antennas: tuple[int, ...] = Field(default=(), description="Correlator numbers that hear nothing")
+    dead_subbands: tuple[str, ...] = Field(default=(), description="Subbands that are recorded as zeros")
+    min_elevation_deg: float = Field(default=2.0, ge=0, lt=90, description="Sources below this elevation are left out")
+    seed: int = Field(default=0, ge=0, description="Seed of gains, noise and interference")
+    tar: bool = Field(default=False, description="Write .ms.tar, as the recorder does since 2026")
 
     @field_validator("start")
     @classmethod
@@ -99,6 +104,8 @@ def simulate(
     ------
     InputError
         One of the files is there already (and `force` is not given).
+    StorageError
+        The folder cannot be written, or has too little space.
     """
     subbands = [telescope.subband(name) for name in options.subbands]
     starts = [options.start + timedelta(seconds=i * telescope.INTEGRATION_S) for i in range(options.integrations)]
@@ -116,7 +123,10 @@ def simulate(
         other = truth.contradicts(root, instrument.subband.name, instrument.truth)
         if other and not force:
             raise InputError("holds the truth of another simulation", other, "Choose another folder, or use --force.")
-    done, total = 0, len(paths) * options.antennas * (options.antennas + 1) // 2
+    n_rows = options.antennas * (options.antennas + 1) // 2
+    each = n_rows * (options.channels * _SAMPLE_BYTES + _ROW_BYTES) + _SUBTABLE_BYTES
+    require_space(root, each * (len(paths) + options.tar), "the simulation")
+    done, total = 0, len(paths) * n_rows
     for instrument in instruments:
         for i, start in enumerate(starts):
             path = paths[instrument.subband.name, start]
@@ -164,32 +174,44 @@ def _write_recording(
     path: Path, options: SimulationOptions, instrument: Instrument, start: datetime, *, first: bool, root: Path
 ) -> Iterator[int]:
     """Write one Measurement Set under a hidden name, then rename it; yields numbers of rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     observation = naming.Observation(instrument.subband.name, start)
+    scratch = path.with_name(f".{path.name}.part")
     inner = scratch / naming.raw_path(root, observation).name
-    recording, uvw = _record(options, instrument, start)
-    with create_recording(inner, recording, uvw) as table:
-        flag = np.zeros((ROWS_PER_BLOCK, options.channels, 4), bool)
-        for row, data in _visibilities(options, instrument, recording, uvw):
-            n = len(data)
-            table.putcol("DATA", data, row, n)
-            table.putcol("FLAG", flag[:n], row, n)
-            yield n
-    if first:
-        truth.write(root, instrument.subband.name, instrument.truth, recording, like_ms=inner)
-    truth.write_sky(root, observation, recording, sky.sources_up(recording.centroid_s, options.min_elevation_deg))
-    whole = inner
-    if options.tar:
-        whole = scratch / path.name
-        with tarfile.open(whole, "w") as archive:
-            archive.add(inner, inner.name)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        recording, uvw = _record(options, instrument, start)
+        with create_recording(inner, recording, uvw) as table:
+            flag = np.zeros((ROWS_PER_BLOCK, options.channels, 4), bool)
+            for row, data in _visibilities(options, instrument, recording, uvw):
+                n = len(data)
+                table.putcol("DATA", data, row, n)
+                table.putcol("FLAG", flag[:n], row, n)
+                yield n
+        if first:
+            truth.write(root, observation.subband, instrument.truth, recording, like_ms=inner)
+        sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
+        truth.write_sky(root, observation, recording, sources)
+        _finish(_pack(inner, scratch / path.name) if options.tar else inner, path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror or error})", path, "Choose another folder, or free some space."
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _pack(ms: Path, tar: Path) -> Path:
+    with tarfile.open(tar, "w") as archive:
+        archive.add(ms, ms.name)
+    return tar
+
+
+def _finish(whole: Path, path: Path) -> None:
+    """Rename what is complete to its name; what had the name is removed first."""
     if path.is_dir():
         shutil.rmtree(path)
     whole.replace(path)
-    shutil.rmtree(scratch)
 
 
 def _record(options: SimulationOptions, instrument: Instrument, start: datetime) -> tuple[Recording, np.ndarray]:
@@ -215,7 +237,7 @@ def _visibilities(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first row, DATA) block after block, computed a few blocks ahead on two threads.
 
-    Each block has a random generator of its own, so the numbers depend neither on threads nor on what else is simulated.
+    Each block has a random generator of its own, so the numbers do not depend on what else is simulated.
     """
     first, second = recording.baselines
     blocks = range(0, first.size, ROWS_PER_BLOCK)
@@ -244,7 +266,7 @@ def _visibilities(
         data = noise.view(np.complex64)
         fill_block(
             data, p, q, uvw_m, frequency, cosines, flux, instrument.voltage, instrument.alive,
-            instrument.sefd_jy, _noise_jy(instrument.sefd_jy), rfi.line, rfi.voltage,
+            instrument.sefd_jy, synthetic.noise_jy(instrument.sefd_jy), rfi.line, rfi.voltage,
         )  # fmt: skip
         return data
 
@@ -255,71 +277,3 @@ def _visibilities(
                 if ahead not in waiting:
                     waiting[ahead] = pool.submit(partial(compute, ahead))
             yield row, waiting.pop(row).result()
-
-
-def _noise_jy(sefd_jy: np.ndarray) -> np.ndarray:
-    """Standard deviation of the real and of the imaginary part of a visibility: SEFD / sqrt(2 bandwidth time)."""
-    samples = telescope.CHANNEL_WIDTH_HZ * telescope.INTEGRATION_S
-    return (sefd_jy / np.sqrt(2 * samples)).astype(np.float32)
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def fill_block(
-    data, antenna1, antenna2, uvw_m, frequency_hz, cosines, flux_jy, voltage, alive, sefd_jy, noise_jy, line, rfi
-):  # type: ignore[no-untyped-def]
-    """Turn unit noise into visibilities, in place.
-
-    Parameters
-    ----------
-    data : (n_rows, n_channels, 4) complex64
-        Normal deviates of unit variance in the real and in the imaginary part.
-    antenna1, antenna2 : (n_rows,) int32
-    uvw_m : (n_antennas, 3) float64
-    frequency_hz : (n_channels,) float64
-        Evenly spaced: the phase of a source advances by the same turn from channel to channel.
-    cosines : (n_sources, 3) float64
-        l, m, n - 1.
-    flux_jy : (n_sources, n_channels) float64
-    voltage, alive, sefd_jy : see `Instrument`
-    noise_jy : (n_channels,) float32
-    line, rfi : see `synthetic.Interference`
-    """
-    n_channels = data.shape[1]
-    step_hz = frequency_hz[1] - frequency_hz[0] if n_channels > 1 else 0.0
-    model = np.empty(n_channels, np.complex128)
-    for row in range(data.shape[0]):
-        p, q = antenna1[row], antenna2[row]
-        model[:] = 0
-        for s in range(cosines.shape[0]):
-            path_m = 0.0
-            for axis in range(3):
-                path_m += (uvw_m[q, axis] - uvw_m[p, axis]) * cosines[s, axis]
-            turn = 2j * np.pi * path_m / 299792458.0
-            phasor, step = np.exp(turn * frequency_hz[0]), np.exp(turn * step_hz)
-            for c in range(n_channels):
-                model[c] += flux_jy[s, c] * phasor
-                phasor *= step
-        heard = alive[p] * alive[q]
-        for c in range(n_channels):
-            xx, xy = data[row, c, 0] * noise_jy[c], data[row, c, 1] * noise_jy[c]
-            yx, yy = data[row, c, 2] * noise_jy[c], data[row, c, 3] * noise_jy[c]
-            if p == q:  # powers are real, and twice as uncertain as a component of a cross correlation
-                root = np.float32(np.sqrt(2.0))
-                xx = np.complex64(sefd_jy[c] + root * xx.real)
-                yy = np.complex64(sefd_jy[c] + root * yy.real)
-                yx = np.conj(xy)
-            sky = np.complex64(model[c]) * heard
-            xx += sky
-            yy += sky
-            if line[c] >= 0:
-                here, there = rfi[line[c], p] * heard, np.conj(rfi[line[c], q])
-                xx += here[0] * there[0]
-                xy += here[0] * there[1]
-                yx += here[1] * there[0]
-                yy += here[1] * there[1]
-            px, py = voltage[p, c, 0], voltage[p, c, 1]
-            qx, qy = np.conj(voltage[q, c, 0]), np.conj(voltage[q, c, 1])
-            data[row, c, 0] = px * xx * qx
-            data[row, c, 1] = px * xy * qy
-            data[row, c, 2] = py * yx * qx
-            data[row, c, 3] = py * yy * qy

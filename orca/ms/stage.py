@@ -179,7 +179,9 @@ def _check_same_array(infos: Sequence[MsInfo]) -> None:
         raise InputError("no Measurement Set given")
     first = infos[0]
     for other in infos[1:]:
-        same_channels = len(other.freq_hz) == len(first.freq_hz) and np.allclose(other.freq_hz, first.freq_hz, rtol=1e-9)
+        same_channels = len(other.freq_hz) == len(first.freq_hz) and np.allclose(
+            other.freq_hz, first.freq_hz, rtol=1e-9
+        )
         if other.antenna_names != first.antenna_names or not same_channels:
             raise MismatchError(
                 f"has other antennas or channels than {first.path.name}",

@@ -153,6 +153,12 @@ def antenna_sefd_jy(frequency_hz: np.ndarray) -> np.ndarray:
     return ARRAY_SEFD_JY * telescope.N_ANTENNAS * (np.asarray(frequency_hz) / SEFD_FREQUENCY_HZ) ** SEFD_INDEX
 
 
+def noise_jy(sefd_jy: np.ndarray) -> np.ndarray:
+    """Standard deviation of the real and of the imaginary part of a visibility: SEFD / sqrt(2 bandwidth time)."""
+    samples = telescope.CHANNEL_WIDTH_HZ * telescope.INTEGRATION_S
+    return (sefd_jy / np.sqrt(2 * samples)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Interference:
     """Narrow lines of terrestrial transmitters.

@@ -1,0 +1,114 @@
+"""What all tests share: an environment of their own, and simulated Measurement Sets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+PRIVATE = ("ORCA_CONF", "ORCA_OWNER", "ORCA_TRACEBACK", "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILES_PATH")
+HOUR_S = 3600.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the user's home alone, before anything is imported that looks into it."""
+    home = Path(tempfile.mkdtemp(prefix="orca-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    for name in PRIVATE:
+        os.environ.pop(name, None)
+    caches = {"MPLCONFIGDIR": home / "matplotlib", "XDG_CACHE_HOME": home / "cache", "XDG_CONFIG_HOME": home / "config"}
+    os.environ |= {name: str(path) for name, path in caches.items()}
+    os.environ |= {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **QUIET}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test a home of its own, no configuration, and a current folder without one."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PREFECT_HOME", str(home / ".prefect"))
+    for name in PRIVATE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(home)
+
+
+def contents(path: Path) -> dict[str, tuple[int, int]]:
+    """Size and modification time of every file below a path."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+def age(path: Path, seconds: float = HOUR_S) -> Path:
+    """Make everything below a path look as if it had been written some time ago; returns the path."""
+    then = time.time() - seconds
+    for file in [path, *path.rglob("*")]:
+        os.utime(file, (then, then))
+    return path
+
+
+class Simulations:
+    """Simulated Measurement Sets, each made once in a test session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[Any, list[Path]] = {}
+        self.originals: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, **options: Any) -> list[Path]:
+        """The Measurement Sets of `orca.ms.simulate.SimulationOptions`; 24 antennas and 16 channels unless told."""
+        from orca.ms.simulate import SimulationOptions, simulate
+
+        chosen = SimulationOptions(**{"antennas": 24, "channels": 16, **options})
+        if chosen not in self.made:
+            root = self.folder / f"{len(self.made):02d}"
+            self.made[chosen] = simulate(root, chosen)
+            self.originals |= contents(age(root))
+        return self.made[chosen]
+
+
+@pytest.fixture(scope="session")
+def simulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulations]:
+    """All Measurement Sets that options ask for, `simulations(integrations=3, ...) -> list[Path]`.
+
+    They belong to everybody: read them, and change a copy (`copy_ms`). They look an hour old.
+    """
+    made = Simulations(tmp_path_factory.mktemp("simulations"))
+    yield made
+    changed = [name for name, state in contents(made.folder).items() if made.originals.get(name) != state]
+    changed += [name for name in made.originals if not Path(name).exists()]
+    assert [name for name in changed if not name.endswith("table.lock")] == [], "a test changed a shared original"
+
+
+@pytest.fixture(scope="session")
+def make_ms(simulations: Simulations) -> Callable[..., Path]:
+    """`make_ms(rfi=2, ...) -> Path` of the first Measurement Set that these options make; see `simulations`."""
+    return lambda **options: simulations(**options)[0]
+
+
+@pytest.fixture(scope="session")
+def root_of() -> Callable[[Path], Path]:
+    """`root_of(ms)`: the root of the raw data in which a simulated MS is; the truth is in its folder `truth`."""
+    return lambda path: path.parents[3]
+
+
+@pytest.fixture
+def copy_ms(make_ms: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """`copy_ms(**options) -> Path` of a copy that the test may change; `age` as the originals."""
+
+    def copy(**options: Any) -> Path:
+        original = make_ms(**options)
+        target = tmp_path / original.name
+        if original.is_dir():
+            shutil.copytree(original, target)
+        else:
+            shutil.copy2(original, target)
+        return target
+
+    return copy
