@@ -102,7 +102,8 @@ def main() -> None:
 
         process.preload(["orca.ms.stage"])
         contestants = {"copytree": copy, "stage": ours, "stage in a child process, as the flow does": isolated}
-        if subprocess.run([arguments.casa_python, "-c", "import casatasks"], capture_output=True).returncode == 0:
+        probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('casatasks') is None)"
+        if subprocess.run([arguments.casa_python, "-c", probe]).returncode == 0:
             casa = Casa(arguments.casa_python, folder)
 
             def by_casa() -> None:

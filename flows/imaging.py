@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact
 from pydantic import BaseModel, ConfigDict
@@ -17,12 +19,13 @@ from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.errors import InputError, MissingDataError
-from orca.imaging import ImageResult, ImagingOptions, fit_to_machine, image, scratch_bytes
+from orca.imaging import ImageResult, image
+from orca.making import draft
 from orca.ms.stage import Acceptance, Staged, stage
 from orca.plots import sky_picture, thumbnail
 from orca.products import Manifest
 from orca.sky import sources_up
-from orca.telescope import datetime_of
+from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 
 class Frozen(BaseModel):
@@ -142,7 +145,7 @@ def plan(
                 f"would make the same image as {first.sources[0]}", second.sources[0], "Give each only once"
             )
     for folder in {unit.prefix.parent for unit in units}:
-        products.require_writable(folder)
+        products.require_space(folder, 0, "images")
     return units
 
 
@@ -165,15 +168,14 @@ def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
 def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site) -> Made:
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
     stop = stop_signal()
-    record = products.begin(
-        unit.prefix.name, "image", [*unit.sources, *tables], {"tables": len(tables), **options.content()}
-    )
+    making = draft(unit.prefix.name, "image", [*unit.sources, *tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
-    if manifest := products.fresh(manifest_path, record.inputs, record.options):
+    if manifest := products.fresh(manifest_path, making.inputs, making.options):
         return _made(manifest, manifest_path, skipped=True)
 
     products.sweep(site.scratch)
-    need = scratch_bytes(options, sum(i.size for i in record.inputs), any(s.suffix == ".tar" for s in unit.sources))
+    input_bytes = sum(entry.size for entry in making.inputs)
+    need = scratch_bytes(options, input_bytes, any(source.suffix == ".tar" for source in unit.sources))
     with products.scratch(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
         report_step(unit.name, "calibrating")
         staged = process.run_isolated(
@@ -189,16 +191,17 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
             disk=work.path,
         )
         report_step(unit.name, "imaging")
+        cpus, memory = os.cpu_count() or 1, psutil.virtual_memory().total / 1e9
         made = image(
             staged.path,
-            fit_to_machine(options),
+            fit_to_machine(options, cpus, memory),
             site.wsclean,
             work.path,
             unit.name,
-            sources=sources_up(staged.time_s, 0.0),
-            deadline_s=options.deadline_s or site.wsclean_s,
             stop=stop,
             owner=work.owner,
+            deadline_s=site.wsclean_s,
+            sources=sources_up(staged.time_s, 0.0),
         )
         report_step(unit.name, "drawing")
         picture = _draw(staged, made, work.path / f"{unit.name}.png")
@@ -206,29 +209,27 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
         files = [*made.files, picture, Path(made.record.log)]
         manifest = products.publish(
             {path: unit.prefix.parent / path.name for path in files},
-            record.finish(
+            making.manifest(
                 programs=[made.record],
+                software={"wsclean": made.version},
                 cpu_seconds=staged.cpu_seconds,
                 peak_memory_bytes=staged.peak_memory_bytes,
-                quality={"flagged_share": staged.flagged_share, "zero_share": staged.zero_share, **made.quality},
+                quality={
+                    "flagged_share": staged.flagged_share,
+                    "zero_share": staged.zero_share,
+                    "stage_seconds": staged.seconds,
+                    **made.numbers(),
+                },
             ),
             manifest_path,
         )
-    published = unit.prefix.parent / picture.name
-    _show(unit.name, published)
+    _show(unit.name, unit.prefix.parent / picture.name)
     return _made(manifest, manifest_path, skipped=False)
 
 
 def _draw(staged: Staged, made: ImageResult, png: Path) -> Path:
     """Draw the first image that was made."""
-    start = datetime_of(staged.start_s)
-    subband = staged.subband or f"{sum(staged.frequency_hz) / 2e6:.1f} MHz"
-    sky_picture(
-        made.files[0],
-        png,
-        title=f"{subband}  {start:%Y-%m-%d %H:%M:%S} UTC  {staged.duration_s:.0f} s",
-        sources=sources_up(staged.time_s, 0.0),
-    )
+    sky_picture(next(iter(made.pictures.values())), png, sources=sources_up(staged.time_s, 0.0))
     return png
 
 
@@ -236,7 +237,7 @@ def _show(name: str, png: Path) -> None:
     """Put a small copy of a picture where Prefect's page shows it."""
     picture = base64.b64encode(thumbnail(png)).decode()
     key = re.sub(r"[^a-z0-9]+", "-", f"image-{name}".lower()).strip("-")
-    create_image_artifact(image_url=f"data:image/png;base64,{picture}", key=key, description=str(png))
+    create_image_artifact(image_url=f"data:image/jpeg;base64,{picture}", key=key, description=str(png))
 
 
 def _made(manifest: Manifest, path: Path, *, skipped: bool) -> Made:

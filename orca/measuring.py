@@ -175,7 +175,7 @@ class Measurement:
 def measure_sources(image: Path | Picture, sources: Iterable[Source], radius_deg: float = 1.0) -> list[Measurement]:
     """Fit the peak nearest to each source that is above the horizon and on the picture.
 
-    The peak is that of a Gaussian, fitted to the logarithm of the pixels around the highest one.
+    The peak is that of a Gaussian, see `fit_peak`.
 
     Parameters
     ----------
@@ -247,48 +247,56 @@ def _highest(data: NDArray[np.float32], centre: NDArray[np.float64], radius_px: 
 def fit_peak(data: NDArray[Any], x_px: int, y_px: int) -> tuple[float, float, float, NDArray[np.float64]]:
     """Position, height and covariance matrix (pixels squared) of the Gaussian at a local maximum.
 
-    Fitted to the logarithm of the pixels near it that are above half of the maximum (a quadratic form: one linear
-    least-squares solution), weighted by the square of the pixel, as noise that is equal in all pixels wants it
-    (Guo 2011, IEEE Signal Process. Mag. 28, 134). Where that is no maximum, or at the edge of the picture, the pixel
-    itself is returned, with a covariance that is not a number.
+    The image is interpolated first (`_interpolated`), as pixels are often half as wide as the beam. The Gaussian is
+    fitted to the logarithm of what is above 0.7 of the maximum, since only near its top is a dirty beam like one: a
+    quadratic form, one linear least-squares solution, weighted by the square of the value, as noise that is equal in
+    all pixels wants it (Guo 2011, IEEE Signal Process. Mag. 28, 134). Where that is no maximum, the highest
+    interpolated value is returned, with a covariance that is not a number.
     """
-    top = float(data[y_px, x_px])
-    failed = (float(x_px), float(y_px), top, np.full((2, 2), math.nan))
-    height, width = data.shape
-    reach = min(6, x_px, y_px, width - 1 - x_px, height - 1 - y_px)
-    if reach < 1 or top <= 0:
+    at, values = _interpolated(data, x_px, y_px)
+    near = np.flatnonzero(np.abs(at) <= 1)
+    core = values[np.ix_(near, near)]
+    row, column = (near[index] for index in np.unravel_index(int(np.argmax(core)), core.shape))
+    top = float(values[row, column])
+    x, y = float(at[column]), float(at[row])
+    failed = (x_px + x, y_px + y, top, np.full((2, 2), math.nan))
+    if not (np.isfinite(values).all() and top > 0):
         return failed
-    box = np.asarray(data[y_px - reach : y_px + reach + 1, x_px - reach : x_px + reach + 1], float) / top
-    mask = _around_centre(box > 0.5, reach)
-    mask[reach - 1 : reach + 2, reach - 1 : reach + 2] |= box[reach - 1 : reach + 2, reach - 1 : reach + 2] > 0.05
-    dy, dx = np.argwhere(mask).T - reach
-    if dx.size < 6:
-        return failed
-    weight = box[mask]
+    dx, dy = (grid.ravel() for grid in np.meshgrid(at - x, at - y))
+    weight = values.ravel() / top
+    use = (weight > 0.7) & (np.hypot(dx, dy) < 2.5)
+    dx, dy, weight = dx[use], dy[use], weight[use]
     design = np.stack([np.ones(dx.size), dx, dy, dx * dx, dx * dy, dy * dy], axis=1)
     constant, *slope, xx, xy, yy = np.linalg.lstsq(design * weight[:, None], np.log(weight) * weight, rcond=None)[0]
     curvature = -np.array([[2 * xx, xy], [xy, 2 * yy]])
     if np.linalg.eigvalsh(curvature)[0] <= 1e-6:
         return failed
     shift = np.linalg.solve(curvature, slope)
-    if np.hypot(*shift) > 1.5:
+    if np.hypot(*shift) > 1:
         return failed
-    value = top * math.exp(constant + 0.5 * float(shift @ curvature @ shift))
-    return x_px + float(shift[0]), y_px + float(shift[1]), value, np.linalg.inv(curvature)
+    height = top * math.exp(constant + 0.5 * float(shift @ curvature @ shift))
+    return x_px + x + float(shift[0]), y_px + y + float(shift[1]), height, np.linalg.inv(curvature)
 
 
-def _around_centre(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Pixels of a mask that touch its centre, directly or by way of others."""
-    joined = np.zeros_like(mask)
-    joined[reach, reach] = True
-    for _ in range(2 * reach):
-        grown = joined.copy()
-        grown[1:] |= joined[:-1]
-        grown[:-1] |= joined[1:]
-        grown[:, 1:] |= joined[:, :-1]
-        grown[:, :-1] |= joined[:, 1:]
-        joined = grown & mask
-    return joined
+def _interpolated(
+    data: NDArray[Any], x_px: int, y_px: int, reach: int = 3, lobes: int = 8, step: float = 0.25
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values around a pixel, every quarter of a pixel, by a Lanczos kernel (the image is band-limited).
+
+    Returns
+    -------
+    offsets : (n,)
+        Pixels from the given one.
+    values : (n, n)
+        At these offsets in y and x.
+    """
+    around = np.arange(-reach - lobes, reach + lobes + 1)
+    rows, columns = (np.clip(c + around, 0, n - 1) for c, n in ((y_px, data.shape[0]), (x_px, data.shape[1])))
+    offsets = np.arange(-reach, reach + step / 2, step)
+    distance = offsets[:, None] - around[None, :]
+    kernel = np.sinc(distance) * np.sinc(distance / lobes) * (np.abs(distance) < lobes)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return offsets, kernel @ np.asarray(data[np.ix_(rows, columns)], float) @ kernel.T
 
 
 def _width(covariance: NDArray[np.float64], scale_deg: float) -> tuple[float, float, float]:

@@ -197,6 +197,9 @@ def advice(options: ImagingOptions) -> list[str]:
     if field_deg > 1.4 * _SKY_DIAMETER_DEG:
         share = math.pi / 4 * (_SKY_DIAMETER_DEG / field_deg) ** 2
         notes.append(f"only {share:.0%} of the pixels are on the sky: {field_deg:.0f} of {_SKY_DIAMETER_DEG:.1f} deg")
+    if field_deg < 0.97 * _SKY_DIAMETER_DEG:
+        covered = f"the image covers {field_deg:.0f} of {_SKY_DIAMETER_DEG:.1f} deg"
+        notes.append(f"{covered}: bright sources outside leave ghosts in it")
     if options.niter > 0 and not any(word.lstrip("-") == "mgain" for word in _words(options.extra)):
         notes.append("without -mgain the sidelobes of a source are cleaned only out to half the width of the image")
     if options.niter > 0 and {"Q", "U", "V"} & set(options.polarizations) and "I" not in options.polarizations:
@@ -265,3 +268,22 @@ def products(prefix: Path, options: ImagingOptions) -> list[Path]:
     if options.niter > 0:
         return expected_files(options, prefix)
     return [file_of(options, prefix, pol, "dirty") for pol in options.polarizations]
+
+
+def what_matters(options: ImagingOptions) -> dict[str, Any]:
+    """The options that the image depends on: a product made with others of the rest is as good."""
+    return options.model_dump(mode="json", exclude={"threads", "memory_gb", "deadline_s"})
+
+
+def scratch_bytes(options: ImagingOptions, input_bytes: int, tar: bool) -> int:
+    """Room that making an image takes: the calibrated Measurement Set, what a tar holds, and the images.
+
+    Parameters
+    ----------
+    input_bytes : int
+        Size of the Measurement Sets or tars.
+    tar : bool
+        Whether they have to be unpacked first.
+    """
+    images = len(expected_files(options, Path("x"))) * 4 * options.size**2
+    return int(1.3 * input_bytes) + (input_bytes if tar else 0) + images

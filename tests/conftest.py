@@ -24,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in PRIVATE:
         os.environ.pop(name, None)
     caches = {"MPLCONFIGDIR": home / "matplotlib", "XDG_CACHE_HOME": home / "cache", "XDG_CONFIG_HOME": home / "config"}
+    for path in caches.values():
+        path.mkdir()
     os.environ |= {name: str(path) for name, path in caches.items()}
     os.environ |= {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **QUIET}
 

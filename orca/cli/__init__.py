@@ -34,7 +34,8 @@ class _Orca(LazyGroup):
     }
 
 
-app = typer.Typer(cls=_Orca, no_args_is_help=True, pretty_exceptions_enable=False)
+# Without rich for its help, which takes 0.1 s to import: as long as all the rest.
+app = typer.Typer(cls=_Orca, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _print_version(wanted: bool) -> None:

@@ -64,7 +64,7 @@ def local_cluster(
             worker_dashboard_address=None,
             local_directory=str(scratch),
             memory_limit=int(memory),
-            resources={pool: threads for pool in POOLS},
+            resources=dict.fromkeys(POOLS, threads),
             preload=["orca.cluster.worker", *preload],
         ) as cluster,
     ):

@@ -107,6 +107,9 @@ def simulate(
     StorageError
         The folder cannot be written, or has too little space.
     """
+    n_rows = options.antennas * (options.antennas + 1) // 2
+    each = n_rows * (options.channels * _SAMPLE_BYTES + _ROW_BYTES) + _SUBTABLE_BYTES
+    require_space(root, each * (len(options.subbands) * options.integrations + options.tar), "the simulation")
     subbands = [telescope.subband(name) for name in options.subbands]
     starts = [options.start + timedelta(seconds=i * telescope.INTEGRATION_S) for i in range(options.integrations)]
     paths = {
@@ -123,9 +126,6 @@ def simulate(
         other = truth.contradicts(root, instrument.subband.name, instrument.truth)
         if other and not force:
             raise InputError("holds the truth of another simulation", other, "Choose another folder, or use --force.")
-    n_rows = options.antennas * (options.antennas + 1) // 2
-    each = n_rows * (options.channels * _SAMPLE_BYTES + _ROW_BYTES) + _SUBTABLE_BYTES
-    require_space(root, each * (len(paths) + options.tar), "the simulation")
     done, total = 0, len(paths) * n_rows
     for instrument in instruments:
         for i, start in enumerate(starts):

@@ -379,5 +379,6 @@ def test_a_password_that_others_can_read_gives_a_warning(file: Path, mode: int, 
         assert warnings == (f"{file}: holds a password, and others can read it. Run: chmod 600 {file}",)
 
 
-def test_a_file_without_a_password_may_be_read_by_all(file: Path) -> None:
-    assert loaded(file, "cluster: calim\nqueue: {broker_uri: 'amqp://user@host/v'}", mode=0o644).warnings == ()
+@pytest.mark.parametrize("uri", ["redis://host:6379/0", "redis://user@host/0", "redis://host/0?password=<password>"])
+def test_a_file_without_a_password_may_be_read_by_all(file: Path, uri: str) -> None:
+    assert loaded(file, f"queue: {{result_backend_uri: '{uri}'}}", mode=0o644).warnings == ()
