@@ -83,11 +83,12 @@ def sky_picture(
         l, m, _ = lmn(source.ra_rad, source.dec_rad, *picture.centre_rad)
         frame.mark(float(l), float(m), source.name)
     draw_grid(frame, picture)
+    found = extent(picture)
     _draw_bar(figure, drawn, picture.unit)
     for height, size, text in (
         (0.974, 17, title or _title(picture)),
-        (0.943, 12.5, _subtitle(picture, up)),
-        (0.024, 11.5, _caption(extent(picture), percentiles, picture.unit)),
+        (0.943, 12.5, _subtitle(picture, up, found)),
+        (0.024, 11.5, _caption(found, percentiles, picture.unit)),
     ):
         weight = "bold" if size == 17 else "normal"
         figure.text(_AXES[0], height, text, fontsize=size, weight=weight, va="center", color=DARK)
@@ -137,7 +138,7 @@ def _rasterize(picture: Picture) -> _Raster:
     x0, y0 = (float(value) for value in picture.wcs.wcs.crpix - 1)
     reach = round(WIDEST / step)
     left, bottom = max(0, round(x0) - reach), max(0, round(y0) - reach)
-    side = min(2 * reach + 1, picture.data.shape[1] - left, picture.data.shape[0] - bottom)
+    side = max(0, min(2 * reach + 1, picture.data.shape[1] - left, picture.data.shape[0] - bottom))
     block = max(1, round(side / _AXES_PX))
     n = side // block
     values = np.empty((n, n), np.float32)
@@ -186,24 +187,24 @@ def _title(picture: Picture) -> str:
     return "   ".join(words) or picture.path.name
 
 
-def _subtitle(picture: Picture, up: Iterable[Source]) -> str:
+def _subtitle(picture: Picture, up: Iterable[Source], found: Extent) -> str:
     words = [f"Stokes {picture.polarization}" if len(picture.polarization) == 1 else picture.polarization]
     words.append(f"{picture.freq_hz / 1e6:.2f} MHz, {picture.bandwidth_hz / 1e6:.2f} MHz wide")
     if picture.time_s is not None:
         hours, minutes = divmod(round(sidereal_time_h(picture.time_s) * 60) % 1440, 60)
         words.append(f"LST {hours:02d}h{minutes:02d}m")
     if picture.beam_deg is not None:
-        words.append(f"beam {_axes(*picture.beam_deg[:2])}")
+        words.append(f"beam {_beam(*picture.beam_deg[:2])}")
     elif picture.polarization in ("I", "XX", "YY"):
-        found = [item for item in measure_sources(picture, up) if math.isfinite(item.width_deg[0])]
-        if found:
-            best = max(found, key=lambda item: item.peak_jy)
-            words.append(f"beam {_axes(*best.width_deg[:2])} (from {best.name})")
+        measured = [item for item in measure_sources(picture, up) if math.isfinite(item.width_deg[0])]
+        best = max(measured, key=lambda item: item.peak_jy, default=None)
+        if best and best.peak_jy > 20 * found.rms:
+            words.append(f"beam {_beam(*best.width_deg[:2])} (from {best.name})")
     words.append(f"pixel {60 * picture.scale_deg:.3g}′")
     return "  ·  ".join(words)
 
 
-def _axes(major_deg: float, minor_deg: float) -> str:
+def _beam(major_deg: float, minor_deg: float) -> str:
     unit, factor = ("°", 1) if major_deg >= 1 else ("′", 60)
     return f"{factor * major_deg:.3g}{unit} × {factor * minor_deg:.3g}{unit}"
 

@@ -1,7 +1,8 @@
 """What is drawn over an image of the sky: the grid of right ascension and declination, and names.
 
 Everything is in direction cosines (l to the east, m to the north), in which the image is a plain raster and the horizon
-the unit circle. matplotlib's WCSAxes takes longer for the same lines than all the rest, and labels the frame only.
+the unit circle. astropy's WCSAxes takes as long, but writes its labels at the edges of the frame, which for a whole sky
+are below the horizon.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Frame:
         self.axes = axes
         middle_l, middle_m = (edges[0] + edges[1]) / 2, (edges[2] + edges[3]) / 2
         half = (edges[0] - edges[1]) / 2
-        self.whole_sky = half > 0.97
+        self.whole_sky = half > 0.97 and math.hypot(middle_l, middle_m) < 0.05
         if self.whole_sky:  # the horizon, and room for labels around it
             middle_l, middle_m, half = 0.0, 0.0, WIDEST
         self.west, self.east = middle_l - half, middle_l + half

@@ -23,7 +23,7 @@ class Watcher:
     def __init__(self, progress: Progress, title: str, total: int) -> None:
         self.outcomes: list[Outcome] = []
         self._progress = progress
-        self._all = progress.add_task(title, total=total, step="starting")
+        self._all = progress.add_task(title, total=total, step="starting Prefect and Dask")
         self._units: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
@@ -46,9 +46,9 @@ class Watcher:
                 soft_wrap=True,
             )
 
-    def say(self, step: str) -> None:
-        """Show what is being waited for."""
-        self._progress.update(self._all, step=step)
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +16,11 @@ from orca.wsclean import ImagingOptions
 
 if TYPE_CHECKING:
     from orca.cluster.gather import Outcome
+    from orca.config import Config
 
 app = typer.Typer(no_args_is_help=True, help="Run a stage of the pipeline on Measurement Sets.")
 
 MeasurementSets = Annotated[list[Path], typer.Argument(metavar="MS...", help="Measurement Sets, or tars of them.")]
-Table = typer.Option(exists=True, metavar="TABLE")
 
 
 @app.callback()
@@ -55,35 +56,38 @@ def imaging(
     if not any(path.exists() for path in measurement_sets):
         raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
 
-    def call(runner: Any) -> Any:
-        from flows.imaging import imaging as flow
-
-        return flow.with_options(task_runner=runner("imaging"))(
-            measurement_sets, delay, bandpass, out, options, return_state=True
-        )
-
+    arguments = {
+        "measurement_sets": measurement_sets,
+        "delay": delay,
+        "bandpass": bandpass,
+        "out": out,
+        "options": options,
+    }
     total = 1 if options.together else len(measurement_sets)
-    outcomes = _run("imaging", call, total, preload=("flows.imaging",), quiet=not verbose)
+    outcomes = _run("imaging", arguments, total, settings, quiet=not verbose)
     _report(outcomes, as_json)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _run(title: str, call: Any, total: int, *, preload: tuple[str, ...], quiet: bool) -> list[Outcome]:
-    """Run a flow in this process, on the machine's own server and cluster or on those of the configuration."""
+def _run(stage: str, arguments: dict[str, Any], total: int, settings: Config, *, quiet: bool) -> list[Outcome]:
+    """Run the flow of a stage in this process, with the server and the cluster of the configuration, or its own."""
     from orca.cli.progress import watching
     from orca.cluster.session import open_session
 
-    settings = configuration()
-    with watching(title, total) as watcher:
-        watcher.say("starting the Prefect server and Dask")
-        with open_session(settings, preload=preload, quiet=quiet) as session:
+    module = f"flows.{stage}"
+    with watching(stage, total) as watcher:
+        with open_session(settings, preload=(module,), quiet=quiet) as session:
+            flow = getattr(importlib.import_module(module), stage)
             from orca.cluster.gather import listening
-            from orca.cluster.runner import PoolTaskRunner
 
+            flow = flow.with_options(task_runner=flow.task_runner.at(session.address))
+            session.wait()
             with listening(watcher):
-                state = call(lambda pool: PoolTaskRunner(pool, address=session.address()))
-    if state.is_final() and not state.is_completed() and not any(o.status == "failed" for o in watcher.outcomes):
+                state = flow(**arguments, return_state=True)
+        if session.started_server:
+            watcher.note(f"The Prefect server stays for the next call: {session.ui_url} (orca down ends it)")
+    if not state.is_completed() and not any(outcome.status == "failed" for outcome in watcher.outcomes):
         state.result()  # raises what ended the flow
     return watcher.outcomes
 

@@ -90,7 +90,9 @@ class _Waiting:
     attempts: int = field(default=1)
 
 
-def gather(task: Task[Any, Any], units: Mapping[str, dict[str, Any]], *, resubmissions: int = RESUBMISSIONS) -> list[Outcome]:
+def gather(
+    task: Task[Any, Any], units: Mapping[str, dict[str, Any]], *, resubmissions: int = RESUBMISSIONS
+) -> list[Outcome]:
     """Run a task for every unit and wait until each has ended.
 
     Parameters

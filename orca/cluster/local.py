@@ -56,7 +56,7 @@ def local_cluster(
     with (
         dask.config.set(DASK_SETTINGS),
         LocalCluster(
-            n_workers=count,
+            n_workers=0,
             threads_per_worker=threads,
             processes=True,
             host="127.0.0.1",
@@ -68,4 +68,5 @@ def local_cluster(
             preload=["orca.cluster.worker", *preload],
         ) as cluster,
     ):
+        cluster.scale(count)  # the workers come while the caller goes on
         yield str(cluster.scheduler_address)

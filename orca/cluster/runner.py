@@ -34,6 +34,10 @@ class PoolTaskRunner(DaskTaskRunner):
         """A runner with the same settings, not started."""
         return type(self)(self.pool, self.address, self.preload)
 
+    def at(self, address: str) -> PoolTaskRunner:
+        """The same for the Dask cluster at an address."""
+        return type(self)(self.pool, address, self.preload)
+
     @property
     def client(self) -> Any:
         """The Dask client; connects, or starts the cluster, when it is first asked for."""

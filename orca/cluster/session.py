@@ -7,9 +7,8 @@ next call; the Dask cluster lives as long as the session.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from orca.cluster import server
@@ -30,18 +29,24 @@ class Session:
         The server of this machine, if that is what is used.
     started_server : bool
         Whether it was started by this session.
+    address : str
+        Of the Dask scheduler; its workers may still be on their way.
     """
 
     api_url: str
     server: server.Server | None
     started_server: bool
-    _address: Callable[[], str]
+    address: str
 
-    def address(self) -> str:
-        """Wait until the server answers and the cluster runs; return the address of the Dask scheduler."""
+    @property
+    def ui_url(self) -> str:
+        """Where Prefect's web page is."""
+        return self.api_url.removesuffix("/").removesuffix("/api")
+
+    def wait(self) -> None:
+        """Return when the server answers."""
         if self.server is not None:
             server.wait_until_healthy(self.server)
-        return self._address()
 
 
 @contextmanager
@@ -70,31 +75,17 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
         os.environ.setdefault(CONSOLE_LOG_LEVEL, "CRITICAL")
 
     with ExitStack() as stack:
-        if config.dask.address is not None:
-            address: Callable[[], str] = lambda: str(config.dask.address)  # noqa: E731
-        else:
-            starting = _start_cluster(config, preload, stack)
-            address = starting.result
+        address = config.dask.address or stack.enter_context(_own_cluster(config, preload))
         yield Session(url, own, started, address)
 
 
-def _start_cluster(config: Config, preload: Sequence[str], stack: ExitStack) -> Future[str]:
-    """Start a Dask cluster in a thread; `stack` ends it."""
+def _own_cluster(config: Config, preload: Sequence[str]) -> AbstractContextManager[str]:
     from orca.cluster.local import local_cluster  # here, so that the server starts before this import
 
-    cluster = local_cluster(
+    return local_cluster(
         config.paths.scratch / "dask",
         workers=config.dask.workers,
         threads=config.dask.threads,
         memory_gb=config.dask.memory_gb,
         preload=preload,
     )
-    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="dask-start"))
-    starting = pool.submit(cluster.__enter__)
-
-    def end(*error: object) -> None:
-        if starting.exception() is None:
-            cluster.__exit__(None, None, None)
-
-    stack.push(end)
-    return starting

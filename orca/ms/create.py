@@ -86,26 +86,14 @@ def create_like(
         _check_selection(source, shape, channels, keep)
         cache_small_columns(old)
         small = _read_small(old, keep)
-        subtables = {k: v for k, v in old.getkeywords().items() if isinstance(v, str) and v.startswith("Table: ")}
-        description, managers = _describe(old, small, columns, (channels, len(keep)), tile_rows, list(subtables))
-        rows = old.nrows() if n_rows is None else n_rows
-        same_rows = rows == old.nrows()
-    # Columns of an IncrementalStMan take a new row's value from the row before: so fill the first row, then add rows.
+        subtables = _subtables(old, source)
+        description, managers = _describe(old, small, columns, (channels, len(keep)), tile_rows, subtables)
+        rows, info = old.nrows() if n_rows is None else n_rows, old.info()
     new = ct.table(str(destination), tabledesc=description, nrow=1, dminfo=managers, ack=False)
     try:
-        for name, values in small.items():
-            if name in managers["*1"]["COLUMNS"]:
-                new.putcell(name, 0, values[0])
-        new.addrows(rows - 1)
-        for name, values in small.items():
-            if name in managers["*1"]["COLUMNS"]:
-                continue
-            if same_rows:
-                new.putcol(name, values)
-            elif _constant(values):
-                new.putcol(name, np.broadcast_to(values[0], (rows, *values.shape[1:])).copy())
-        _copy_subtables(source, destination, new, list(subtables))
-        new.putinfo({"type": "Measurement Set", "subType": "", "readme": ""})
+        _fill(new, small, managers["*1"]["COLUMNS"], rows)
+        _copy_subtables(source, destination, new, subtables)
+        new.putinfo(info)
         if channels != shape[0]:
             _average_windows(destination, channels)
         if correlations is not None:
@@ -124,6 +112,14 @@ def _check_selection(source: Path, shape: tuple[int, ...], channels: int, keep: 
         raise InputError(f"has correlations 0 to {shape[1] - 1}, not {keep}", source)
 
 
+def _subtables(old: ct.table, source: Path) -> list[str]:
+    names = [k for k, v in old.getkeywords().items() if isinstance(v, str) and v.startswith("Table: ")]
+    missing = [name for name in names if not (source / name / "table.dat").is_file()]
+    if missing:
+        raise InvalidDataError(f"lacks the subtable {missing[0]}", source, "Copy or record it again, or leave it out.")
+    return names
+
+
 def _constant(values: np.ndarray) -> bool:
     return bool((values == values[0]).all())
 
@@ -136,6 +132,22 @@ def _read_small(old: ct.table, keep: list[int]) -> dict[str, np.ndarray]:
             values = np.asarray(read_column(old, name))
             small[name] = values[:, keep] if name in PER_CORRELATION else values
     return small
+
+
+def _fill(new: ct.table, small: dict[str, np.ndarray], constant: list[str], rows: int) -> None:
+    """Fill the small columns of a table of one row, and give it all its rows.
+
+    Columns of an IncrementalStMan take a new row's value from the row before: so the constant ones come first.
+    """
+    for name in constant:
+        new.putcell(name, 0, small[name][0])
+    new.addrows(rows - 1)
+    for name in sorted(set(small) - set(constant)):
+        values = small[name]
+        if rows == len(values):
+            new.putcol(name, values)
+        elif _constant(values):
+            new.putcol(name, np.broadcast_to(values[0], (rows, *values.shape[1:])).copy())
 
 
 def _describe(

@@ -19,29 +19,13 @@ from casacore import tables as ct
 
 from orca.calibration.apply import Corrections, correct_block, jones
 from orca.errors import DeadDataError, GrowingDataError, InputError, MismatchError
+from orca.ms.acceptance import Acceptance
 from orca.ms.archive import unpack
 from orca.ms.blocks import blocks
 from orca.ms.create import BULKY_COLUMNS, create_like
 from orca.ms.inspect import MsInfo, inspect
 from orca.ms.rephase import rephase_block, rotation
 from orca.products import fingerprint
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """What a Measurement Set must have to be worth an hour.
-
-    Attributes
-    ----------
-    settle_s : float
-        A file that changes within this time is still being written.
-    min_fill_level, max_zero_share : float
-        Lowest share of packets that arrived, highest share of samples that are zero.
-    """
-
-    settle_s: float = 5.0
-    min_fill_level: float = 0.5
-    max_zero_share: float = 0.9
 
 
 @dataclass(frozen=True)

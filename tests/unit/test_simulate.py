@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -121,7 +122,7 @@ def test_fringes_turn_the_right_way_for_a_source_that_rises_in_the_east(make_ms:
 
 def test_wsclean_finds_cyg_a_at_its_place_and_not_mirrored(copy_ms: MakeMs, tmp_path: Path) -> None:
     ms = copy_ms(**CLEAN, antennas=48)
-    argv = "wsclean -no-update-model-required -no-reorder -pol I -size 1024 1024 -scale 0.1deg -niter 0".split()
+    argv = shlex.split("wsclean -no-update-model-required -no-reorder -pol I -size 1024 1024 -scale 0.1deg -niter 0")
     argv += ["-weight", "briggs", "0", "-maxuv-l", "150", "-j", "2", "-name", "sky", str(ms)]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
