@@ -72,6 +72,11 @@ class Made(Frozen):
     skipped: bool
     quality: dict[str, float | int | str | None]
 
+    @property
+    def picture(self) -> Path:
+        """The one to look at."""
+        return next(file for file in self.files if file.suffix == ".png")
+
 
 @flow(
     name="imaging",

@@ -136,7 +136,7 @@ def image(
     inputs = [Path(path).absolute() for path in ([ms] if isinstance(ms, Path) else ms)]
     folder = folder.absolute()  # since it becomes WSClean's working folder
     prefix, log, temp_dir = folder / name, folder / f"{name}.log", folder / f"{name}.wsclean"
-    temp_dir.mkdir()
+    temp_dir.mkdir(exist_ok=True)
     try:
         record = run(
             wsclean_argv(program, options, inputs, prefix, temp_dir),

@@ -575,7 +575,7 @@ class _Child:
         lifeline_end, lifeline = os.pipe()  # its writing end is the caller's alone and closes when the caller dies
         self._result = connection.Connection(result, writable=False)
         self._open.callback(self._result.close)
-        self._open.callback(os.close, lifeline)
+        self._lifeline = self._open.enter_context(os.fdopen(lifeline, "wb"))
         try:
             self._status, data = _SERVER.connect_to_new_process([result_end, lifeline_end, log])
             self._open.callback(os.close, self._status)
@@ -594,13 +594,21 @@ class _Child:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if not self._exited and self._pid is not None:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._pid, signal.SIGKILL)
-                connection.wait([self._status], _DEAD_S)
-                _until(lambda: not _group_runs(self._pid), _DEAD_S)
+            if not self._exited:
+                self._kill()
         finally:
-            self._open.close()  # with the lifeline, which also kills a child that had not yet told its id
+            self._open.close()
+
+    def _kill(self) -> None:
+        if self._pid is None and connection.wait([self._status], _DEAD_S):
+            self._pid = self._read_status()
+        if self._pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+        self._lifeline.close()  # kills a child, too, that has no group yet, or whose server has yet to fork it
+        if self._pid is not None:
+            connection.wait([self._status], _DEAD_S)
+            _until(lambda: not _group_runs(self._pid), _DEAD_S)
 
     def wait(self, name: str, deadline_s: float, stop: Stop | None) -> tuple[int | None, bytes | None]:
         """Exit code (None: the server died) and the pickled outcome (None: there is none)."""

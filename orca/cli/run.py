@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,16 +106,32 @@ def _report(outcomes: list[Outcome], as_json: bool) -> None:
     from orca.cluster.gather import summary
 
     table = RichTable(box=None, pad_edge=False, header_style="bold")
-    for column in ("image", "status", "seconds", "files, or why not"):
-        table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
+    for column in ("image", "status", "seconds", "noise", "peak", "picture, or why not"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("seconds", "noise", "peak") else "left")
     for outcome in outcomes:
         made = outcome.result
-        seconds = "" if made is None or made.skipped else f"{made.seconds:.1f}"
-        last = escape(outcome.reason) if made is None else escape("\n".join(str(file) for file in made.files))
-        table.add_row(escape(outcome.unit), styled(outcome.status), seconds, last)
-    console = Console()
+        if made is None:
+            table.add_row(escape(outcome.unit), styled(outcome.status), "", "", "", escape(outcome.reason))
+            continue
+        seconds = "" if made.skipped else f"{made.seconds:.1f}"
+        noise, peak = (_first(made.quality, key) for key in (" rms_jy", " peak_jy"))
+        table.add_row(escape(outcome.unit), styled(outcome.status), seconds, noise, peak, escape(_near(made.picture)))
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    console.print(summary(outcomes))
+    folders = dict.fromkeys(str(_near(outcome.result.manifest.parent)) for outcome in outcomes if outcome.result)
+    console.print(f"{summary(outcomes)}{'; in ' if folders else ''}{escape(', '.join(folders))}", soft_wrap=True)
+
+
+def _first(quality: dict[str, Any], ending: str) -> str:
+    """The first number whose name ends so, in Jy/beam."""
+    value = next((v for key, v in quality.items() if key.endswith(ending) and key.count(" ") == 1), None)
+    return "" if value is None else f"{value:.4g}"
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:

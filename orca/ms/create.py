@@ -93,7 +93,7 @@ def create_like(
     try:
         _fill(new, small, managers["*1"]["COLUMNS"], rows)
         _copy_subtables(source, destination, new, subtables)
-        new.putinfo(info)
+        new.putinfo(info | {"readme": info["readme"].rstrip("\n")})  # casacore adds a line end
         if channels != shape[0]:
             _average_windows(destination, channels)
         if correlations is not None:

@@ -203,6 +203,14 @@ def speak_and_abort():
     os.abort()
 
 
+def crash_after_the_result():
+    class Buffer:  # as casacore may, writing out what it still held
+        flush = staticmethod(os.abort)
+
+    sys.stdout = Buffer()
+    return "result"
+
+
 def environment_of_a_program(folder):
     run(["sh", "-c", "echo owner $ORCA_OWNER"], log=folder / "inner.log", deadline_s=5, threads=1)
     return (folder / "inner.log").read_text().splitlines()[-1]
@@ -234,6 +242,11 @@ def test_isolated_abort_tells_what_was_printed_and_where(tmp_path):
     for text in ("on stdout", "on stderr", "in speak_and_abort"):
         assert text in caught.value.tail
         assert text in (tmp_path / "log").read_text()
+
+
+def test_isolated_crash_after_the_result_is_an_error():
+    with pytest.raises(ProgramError, match="SIGABRT"):
+        run_isolated(crash_after_the_result, deadline_s=10)
 
 
 def test_isolated_exit_without_a_result_is_an_error():

@@ -337,6 +337,33 @@ def test_a_file_may_take_the_place_of_a_folder_and_a_folder_that_of_a_file(publi
     assert hidden(final) == []
 
 
+def test_folder_is_replaced_although_others_keep_publishing_it(published, tmp_path, monkeypatch):
+    final, inputs, manifest_path = published
+    replace, calls = Path.replace, []
+
+    def another_was_quicker(self, target):
+        if target.name == "a.ms" and len(calls) < 4:
+            calls.append(target)
+            if not target.exists():
+                a_set(target, size=3)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", another_was_quicker)
+    publish({a_set(tmp_path / "b.ms", size=5): final / "a.ms"}, a_manifest(inputs), manifest_path)
+    assert len(calls) == 4
+    assert (final / "a.ms" / "table.dat").read_bytes() == b"mmmmm"
+    assert fresh(manifest_path, inputs, OPTIONS)
+    assert hidden(final) == []
+
+
+def test_publishing_clears_what_a_dead_publisher_left(published, tmp_path):
+    final, inputs, manifest_path = published
+    (final / f".orca-part-{dead_token()}.0").write_text("half")
+    (tmp_path / "b.fits").write_bytes(b"new")
+    publish({tmp_path / "b.fits": final / "a.fits"}, a_manifest(inputs), manifest_path)
+    assert hidden(final) == []
+
+
 def test_copy_to_another_file_system_is_whole_and_keeps_times(published, tmp_path, monkeypatch):
     final, inputs, manifest_path = published
     source = a_set(tmp_path / "b.ms")
