@@ -87,7 +87,7 @@ class ImageResult:
             for key in ("rms_jy", "peak_jy", "dynamic_range"):
                 flat[f"{pol} {key}"] = getattr(quality, key)
             for source in quality.sources:
-                for key in ("peak_jy", "expected_jy", "offset_deg", "offset_px", "elevation_deg"):
+                for key in ("peak_jy", "flux_jy", "expected_jy", "offset_deg", "offset_px", "elevation_deg"):
                     flat[f"{pol} {source.name} {key}"] = getattr(source, key)
         return flat
 

@@ -157,7 +157,11 @@ class Measurement:
     """Angle between the fitted and the true position."""
     offset_px: float
     peak_jy: float
-    """Fitted peak, Jy/beam: the flux density of a source that is not resolved."""
+    """Fitted peak, Jy/beam."""
+    flux_jy: float
+    """Peak times the fitted area over the beam's; in a dirty image, where no beam is known, the peak. Cleaning spreads
+    a source between pixels over a few of them: with 3 pixels across the beam the peak is 7 % low, the flux is not.
+    """
     expected_jy: float
     """Flux density at the picture's frequency and date; not a number where the spectrum is not known."""
     elevation_deg: float
@@ -169,7 +173,7 @@ class Measurement:
     @property
     def ratio(self) -> float:
         """Measured over expected flux density."""
-        return self.peak_jy / self.expected_jy
+        return self.flux_jy / self.expected_jy
 
 
 def measure_sources(image: Path | Picture, sources: Iterable[Source], radius_deg: float = 1.0) -> list[Measurement]:
@@ -212,12 +216,10 @@ def _measure(picture: Picture, source: Source, radius_deg: float) -> Measurement
     ra, dec = np.radians(picture.wcs.all_pix2world([[x, y]], 0)[0])
     if not math.isfinite(ra):  # a fit beyond the edge of the sky
         return None
-    expected = math.nan
-    if picture.time_s is not None:
-        try:
-            expected = float(source.flux_jy(picture.freq_hz, epoch_year(picture.time_s)))
-        except InputError:
-            expected = math.nan
+    width_deg = _width(covariance, picture.scale_deg)
+    flux = value
+    if picture.beam_deg and math.isfinite(width_deg[0]):
+        flux *= width_deg[0] * width_deg[1] / (picture.beam_deg[0] * picture.beam_deg[1])
     return Measurement(
         name=source.name,
         x_px=x,
@@ -227,10 +229,20 @@ def _measure(picture: Picture, source: Source, radius_deg: float) -> Measurement
         offset_deg=math.degrees(_angle(ra, dec, source.ra_rad, source.dec_rad)),
         offset_px=float(np.hypot(x - true[0], y - true[1])),
         peak_jy=value,
-        expected_jy=expected,
+        flux_jy=flux,
+        expected_jy=_expected_jy(picture, source),
         elevation_deg=elevation,
-        width_deg=_width(covariance, picture.scale_deg),
+        width_deg=width_deg,
     )
+
+
+def _expected_jy(picture: Picture, source: Source) -> float:
+    if picture.time_s is None:
+        return math.nan
+    try:
+        return float(source.flux_jy(picture.freq_hz, epoch_year(picture.time_s)))
+    except InputError:  # a frequency at which its spectrum is not known
+        return math.nan
 
 
 def _highest(data: NDArray[np.float32], centre: NDArray[np.float64], radius_px: float) -> tuple[int, int]:

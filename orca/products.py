@@ -257,7 +257,7 @@ def scratch(root: Path, *, need_bytes: int, label: str) -> Iterator[Scratch]:
     """
     require_space(root, need_bytes, f"scratch for {label}")
     owner = owner_token()
-    path = root / f"{_SCRATCH}{re.sub(r'[^A-Za-z0-9_.]', '_', label)}-{owner}"
+    path = root / f"{_SCRATCH}{re.sub(r'[^A-Za-z0-9_.]', '_', label)[:80]}-{owner}"
     _make_folder(root)
     _make_folder(path)
     try:
@@ -278,10 +278,10 @@ def sweep(folder: Path) -> list[Path]:
         What was removed.
     """
     removed, ended = [], set()
-    try:
-        entries = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    if not folder.is_dir():
         return []
+    with _storage(folder):
+        entries = sorted(folder.iterdir())
     for path in entries:
         owner = _owner_of(path.name)
         if owner is None or owner_alive(owner):

@@ -90,7 +90,8 @@ def jones(
     """The Jones matrices of a chain of tables for the antennas and channels of an observation.
 
     Antennas are matched by name, spectral windows by overlap in frequency, channels by frequency (a channel that is
-    wider than the table's takes the mean of the solutions inside it), times by the nearest solution.
+    wider than the table's takes the mean of the solutions inside it), times by the nearest solution. A delay table with
+    a single window serves all frequencies.
 
     Raises
     ------
@@ -121,6 +122,8 @@ def _matching_window(
         return float(np.mean((frequency_hz > low - slack) & (frequency_hz < high + slack)))
 
     best = max(windows, key=overlap)
+    if best.kind == "K Jones" and len(windows) == 1:  # a delay is one for all subbands
+        return best
     if overlap(best) < MIN_OVERLAP:
         has = ", ".join(f"{w.frequency_hz.min() / 1e6:.3f}-{w.frequency_hz.max() / 1e6:.3f}" for w in windows)
         needed = f"{frequency_hz.min() / 1e6:.3f}-{frequency_hz.max() / 1e6:.3f} MHz"

@@ -45,7 +45,10 @@ def from_model(*, exclude: Collection[str] = (), **models: type[BaseModel]) -> C
         @functools.wraps(command)
         def wrapper(**given: Any) -> Any:
             for parameter, model in models.items():
-                given[parameter] = _build(model, {name: given.pop(name) for name in _fields(model, exclude)})
+                values = {name: (field, given.pop(name)) for name, field in _fields(model, exclude).items()}
+                given[parameter] = _build(
+                    model, {k: v for k, (field, v) in values.items() if not _is_default(field, v)}
+                )
             return command(**given)
 
         wrapper.__dict__["__signature__"] = signature.replace(parameters=parameters)
@@ -67,14 +70,23 @@ def _flags(name: str, field: FieldInfo) -> list[str]:
     return [str(short), long] if short and short != long else [long]
 
 
+def _default(field: FieldInfo) -> Any:
+    default = field.get_default(call_default_factory=True)
+    return list(default or ()) if _kind(field.annotation)[1] else default
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    """Whether a value is what the model has anyhow; typer may have made text of it."""
+    texts = [list(map(str, item)) if isinstance(item, list) else str(item) for item in (value, _default(field))]
+    return not field.is_required() and texts[0] == texts[1]
+
+
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     flags = _flags(name, field)
     kind, many = _kind(field.annotation)
-    default: Any = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+    default = inspect.Parameter.empty if field.is_required() else _default(field)
     if kind is bool:
         flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
-    if many and not field.is_required():
-        default = list(default or ())
     limits: dict[str, Any] = {}
     for item in field.metadata if kind in (int, float) else ():
         limits |= {bound: getattr(item, short) for bound, short in _BOUNDS if hasattr(item, short)}

@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         if not path.is_file() and path.exists():
             raise InvalidDataError("is not a tar", path, "Give a .ms.tar file.")
-        if path.stat().st_size < _BLOCK:
+        if path.stat().st_size < 3 * _BLOCK:  # a header and the end mark
             raise TruncatedDataError("is too short for a tar", path, _RERECORD)
         with tarfile.open(path, "r:") as archive:
             yield archive

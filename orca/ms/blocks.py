@@ -60,7 +60,7 @@ def cache_small_columns(table: ct.table) -> None:
 
 def unreadable(path: Path | str, error: Exception) -> TruncatedDataError:
     """What to raise when casacore cannot read a table, with its reason in one line."""
-    reason = " ".join(str(error).split()) or "no reason given"
+    reason = " ".join(str(error).replace(f"{Path(path).absolute()}/", "").split()) or "no reason given"
     return TruncatedDataError(
         f"cannot be read to its end ({_short(reason)})", path, "Copy or record it again, or leave it out."
     )

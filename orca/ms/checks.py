@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def _read(table: ct.table, path: Path) -> MsInfo:
     frequency, width = _window(path, window)
     receptors = _polarization(path, polarization)
     shape = (frequency.size, len(receptors))
+    _check_size(table, path, shape)
     _check_cells(table, path, shape)
     zero_share, nonfinite_share = _sample(table, first, second)
     if nonfinite_share > MAX_NONFINITE_SHARE:
@@ -134,7 +136,7 @@ def _read(table: ct.table, path: Path) -> MsInfo:
 def _antennas(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     with open_table(path / "ANTENNA") as antennas:
         if antennas.nrows() == 0:
-            raise InvalidDataError("has no antennas", path, _RERECORD)
+            raise _no_row(path, "ANTENNA", 0)
         names, positions = tuple(read_column(antennas, "NAME")), np.asarray(read_column(antennas, "POSITION"))
     if not np.isfinite(positions).all():
         raise InvalidDataError("has antennas whose positions are not finite", path, _RERECORD)
@@ -169,14 +171,19 @@ def _data_description(table: ct.table, path: Path) -> tuple[int, int]:
         if used.size > 1:
             raise InvalidDataError(f"has {used.size} spectral windows", path, "Split it: one is expected.")
         if not 0 <= used[0] < descriptions.nrows():
-            raise InvalidDataError(f"lacks row {used[0]} of DATA_DESCRIPTION", path, _RERECORD)
+            raise _no_row(path, "DATA_DESCRIPTION", int(used[0]))
         row = int(used[0])
         return tuple(int(read_cell(descriptions, name, row)) for name in ("SPECTRAL_WINDOW_ID", "POLARIZATION_ID"))  # type: ignore[return-value]
 
 
+def _no_row(path: Path, name: str, row: int) -> InvalidDataError:
+    remedy = "Copy it again with its table.lock files (they hold the number of rows), or leave it out."
+    return InvalidDataError(f"lacks row {row} of {name}", path, remedy)
+
+
 def _row_of(subtable: ct.table, path: Path, row: int) -> int:
     if not 0 <= row < subtable.nrows():
-        raise InvalidDataError(f"lacks row {row} of {Path(subtable.name()).name}", path, _RERECORD)
+        raise _no_row(path, Path(subtable.name()).name, row)
     return row
 
 
@@ -214,8 +221,20 @@ def _phase_centre(table: ct.table, path: Path) -> tuple[float, float]:
     return float(direction[0]), float(direction[1])
 
 
+def _check_size(table: ct.table, path: Path, shape: tuple[int, int]) -> None:
+    """The files are long enough for DATA, as far as its storage manager does not compress."""
+    manager = next(m for m in table.getdminfo().values() if "DATA" in m["COLUMNS"])
+    if manager["TYPE"] == "StandardStMan" or manager["TYPE"].startswith("Tiled"):
+        needed = table.nrows() * shape[0] * shape[1] * 8
+        ours = re.compile(rf"table\.f{manager['SEQNR']}(i|_TSM\d+)?")
+        present = sum(file.stat().st_size for file in path.glob("table.f*") if ours.fullmatch(file.name))
+        if present < needed:
+            what = f"has {present / 1e6:.2f} MB for DATA, its {table.nrows()} rows need {needed / 1e6:.2f} MB"
+            raise TruncatedDataError(what, path, _RERECORD)
+
+
 def _check_cells(table: ct.table, path: Path, shape: tuple[int, int]) -> None:
-    """The cells have this shape, the files are long enough, and the first, middle and last rows can be read."""
+    """Cells in the first, middle and last rows can be read and have the right shape."""
     n_rows = table.nrows()
     expected: dict[str, tuple[int, ...]] = {"DATA": shape, "FLAG": shape, "WEIGHT": shape[1:], "SIGMA": shape[1:]}
     for row in sorted({0, n_rows // 2, n_rows - 1}):
@@ -224,13 +243,6 @@ def _check_cells(table: ct.table, path: Path, shape: tuple[int, int]) -> None:
             if found != wanted:
                 what = f"{name} of row {row} has the shape {found}, expected is {wanted} (channels, correlations)"
                 raise InvalidDataError(what, path, _RERECORD)
-    manager = next(m for m in table.getdminfo().values() if "DATA" in m["COLUMNS"])
-    if manager["TYPE"] == "StandardStMan" or manager["TYPE"].startswith("Tiled"):
-        needed = n_rows * shape[0] * shape[1] * 8
-        present = sum(file.stat().st_size for file in path.glob("table.f*"))
-        if present < needed:
-            what = f"has {present / 1e6:.1f} MB, its {n_rows} rows of DATA alone need {needed / 1e6:.1f} MB"
-            raise TruncatedDataError(what, path, _RERECORD)
 
 
 def _sample(table: ct.table, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -51,12 +52,14 @@ def pids(tmp_path, count=2):
 def caller(tmp_path):
     """Start scripts that call `run`; whatever they leave is killed at the end."""
     started = []
+    temporary = tempfile.TemporaryDirectory(prefix="orca-")  # a killed process leaves its own in there; a short path
 
     def start(code):
         script = tmp_path / "caller.py"
         head = "import sys, time, threading\nfrom pathlib import Path\nfrom orca.process import *\n"
         script.write_text(head + f"FOLDER = Path({str(tmp_path)!r})\n" + textwrap.dedent(code))
-        started.append(subprocess.Popen([sys.executable, script], cwd=tmp_path))
+        environment = os.environ | {"TMPDIR": temporary.name}
+        started.append(subprocess.Popen([sys.executable, script], cwd=tmp_path, env=environment))
         return started[-1]
 
     yield start
@@ -66,6 +69,7 @@ def caller(tmp_path):
     for line in (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []:
         if running(line):
             os.kill(int(line), signal.SIGKILL)
+    temporary.cleanup()
 
 
 @pytest.fixture

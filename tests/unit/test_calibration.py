@@ -173,6 +173,19 @@ def test_a_table_of_another_subband_is_refused(ms: Path, tmp_path: Path) -> None
         jones([tmp_path / "b"], one.antenna_names, one.frequency_hz + 4.59375e6, 23925.78125, 5e9)
 
 
+def test_one_delay_table_serves_all_subbands(ms: Path, tmp_path: Path) -> None:
+    one = bandpass(ms)
+    solutions = make_solutions(
+        "K Jones", np.full((24, 1, 2), 8.0), time_s=5e9, antenna_names=one.antenna_names,
+        frequency_hz=one.frequency_hz, channel_width_hz=23925.78125,
+    )  # fmt: skip
+    write_table(tmp_path / "k", solutions, ms)
+    other_hz = one.frequency_hz - 4 * 4.59375e6
+    found = jones([tmp_path / "k"], one.antenna_names, other_hz, 23925.78125, 5e9)
+    turns = 8e-9 * (other_hz - one.frequency_hz.mean())
+    np.testing.assert_allclose(found.gains[0, :, 0], np.exp(2j * np.pi * turns), atol=1e-5)
+
+
 def test_a_table_of_another_number_of_antennas_is_refused(ms: Path, tmp_path: Path) -> None:
     one = bandpass(ms)
     write_table(tmp_path / "b", one, ms)

@@ -29,8 +29,6 @@ from orca.ms.create import create_like
 from orca.ms.inspect import inspect
 
 MakeMs = Callable[..., Path]
-OLD_S = 1.0
-"""Settling time with which copies of hour-old files count as old, and files changed by a test as young."""
 
 
 def make_old(path: Path) -> None:
@@ -48,7 +46,8 @@ def refused(path: Path, error: type[DataError], words: str, **options: float) ->
         inspect(path, **{"settle_s": 0.0, **options})
     text = str(caught.value)
     assert type(caught.value) is error, text
-    assert text.startswith(f"{path}: ")
+    assert text.startswith(str(path))
+    assert text.count(str(path)) == 1
     assert words in text
     assert "\n" not in text
     assert caught.value.remedy
@@ -87,12 +86,11 @@ def test_looking_changes_nothing(copy_ms: MakeMs) -> None:
     assert {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in [ms, *ms.rglob("*")]} == before
 
 
-@pytest.mark.parametrize("with_locks", [True, False])
-def test_a_read_only_folder_will_do(copy_ms: MakeMs, with_locks: bool) -> None:
+@pytest.mark.parametrize("with_lock", [True, False])
+def test_a_read_only_folder_will_do(copy_ms: MakeMs, with_lock: bool) -> None:
     ms = copy_ms()
-    for path in list(ms.rglob("*")):
-        if path.name == "table.lock" and not with_locks:
-            path.unlink()
+    if not with_lock:
+        (ms / "table.lock").unlink()
     make_old(ms)
     paths = [ms, *ms.rglob("*")]
     for path in paths:
@@ -187,11 +185,16 @@ def test_a_missing_column_is_named(copy_ms: MakeMs, name: str) -> None:
     refused(ms, InvalidDataError, f"lacks the column {name}")
 
 
-def test_no_rows(copy_ms: MakeMs) -> None:
+def test_no_rows(tmp_path: Path) -> None:
+    data = ct.makearrcoldesc("DATA", 0j, valuetype="complex", ndim=2)
+    ct.default_ms(str(tmp_path / "a.ms"), ct.maketabdesc([data])).close()
+    refused(tmp_path / "a.ms", InvalidDataError, "has no rows")
+
+
+def test_a_copy_without_locks_has_lost_its_rows(copy_ms: MakeMs) -> None:
     ms = copy_ms()
-    with edit(ms) as table:
-        table.removerows(range(300))
-    refused(ms, InvalidDataError, "has no rows")
+    (ms / "ANTENNA" / "table.lock").unlink()
+    refused(ms, InvalidDataError, "Copy it again with its table.lock files")
 
 
 @pytest.mark.parametrize("name", ["ANTENNA", "SPECTRAL_WINDOW", "POLARIZATION", "FIELD", "DATA_DESCRIPTION"])
@@ -199,7 +202,7 @@ def test_a_subtable_without_rows(copy_ms: MakeMs, name: str) -> None:
     ms = copy_ms()
     with edit(ms, name) as table:
         table.removerows(range(table.nrows()))
-    refused(ms, InvalidDataError, "has no antennas" if name == "ANTENNA" else f"lacks row 0 of {name}")
+    refused(ms, InvalidDataError, f"lacks row 0 of {name}")
 
 
 # --- parts that do not fit
@@ -320,7 +323,7 @@ def test_a_tiled_file_cut_off(make_ms: MakeMs, tmp_path: Path) -> None:
     inspect(ms, settle_s=0)
     data = max(ms.glob("table.f*_TSM*"), key=lambda file: file.stat().st_size)
     os.truncate(data, data.stat().st_size // 2)
-    refused(ms, TruncatedDataError, "rows of DATA alone need")
+    refused(ms, TruncatedDataError, "rows need")
 
 
 @pytest.mark.parametrize("file", ["table.f0", "table.f0i"])
@@ -328,6 +331,15 @@ def test_a_file_of_the_main_table_missing(copy_ms: MakeMs, file: str) -> None:
     ms = copy_ms()
     (ms / file).unlink()
     refused(ms, TruncatedDataError, file)
+
+
+def test_casacore_stays_silent(copy_ms: MakeMs, capfd: pytest.CaptureFixture[str]) -> None:
+    for file in ("table.f0i", "ANTENNA/table.f0", "table.f0", "table.dat"):
+        ms = copy_ms()
+        os.truncate(ms / file, (ms / file).stat().st_size // 2)
+        refused(ms, TruncatedDataError, "")
+        shutil.rmtree(ms)
+    assert capfd.readouterr() == ("", "")
 
 
 # --- dead

@@ -247,6 +247,8 @@ def test_scratch_is_removed_at_the_end_and_after_an_error(tmp_path):
         assert work.path.name == f"orca-stage_73_MHz-{work.owner}"
         a_set(work.path / "x.ms")
     assert not work.path.exists()
+    with scratch(tmp_path, need_bytes=0, label="x" * 300) as work:
+        assert work.path.exists()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         with scratch(tmp_path, need_bytes=0, label="x") as work:
             a_set(work.path / "x.ms")

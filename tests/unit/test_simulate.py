@@ -340,7 +340,6 @@ def test_the_command_writes_and_says_where(tmp_path: Path) -> None:
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1
     assert "exists already" in again.stderr
-    assert orca(str(tmp_path), *small, "--force").returncode == 0
 
 
 @pytest.mark.parametrize(

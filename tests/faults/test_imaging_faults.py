@@ -1,0 +1,106 @@
+"""Things die in the middle of `orca run imaging`: nothing half-written is seen, and running again completes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from site_of_tests import Site, outcomes, script
+
+from orca.ms.simulate import SimulationOptions, simulate
+
+SMALL = ("--size", "512", "--scale", "0.2", "--extra", "-maxuv-l 100")
+
+
+@pytest.fixture(scope="module")
+def integration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    [path] = simulate(tmp_path_factory.mktemp("raw"), SimulationOptions(antennas=24, channels=8))
+    return path
+
+
+@pytest.fixture
+def stalling(tmp_path: Path) -> Path:
+    """A WSClean that waits in a child of its own until the file `go` appears, and then images."""
+    marks = f"touch {tmp_path}/started; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    return script(tmp_path / "stalling-wsclean", f'{marks}; exec {shutil.which("wsclean")} "$@"')
+
+
+def wait_for(condition: Callable[[], object], what: str, patience_s: float = 60.0) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {patience_s} s"
+        time.sleep(0.05)
+
+
+def dask_worker(command: subprocess.Popen[str]) -> psutil.Process:
+    """The worker process: of what `orca` started, the one whose child is the imager."""
+    for process in psutil.Process(command.pid).children(recursive=True):
+        if any("stalling-wsclean" in " ".join(child.cmdline()) for child in process.children()):
+            return process
+    raise AssertionError("no process runs the imager")
+
+
+def imagers(stalling: Path) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", str(stalling)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def test_a_killed_worker_costs_a_repetition_and_nothing_else(
+    site: Site, integration: Path, stalling: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("run", "imaging", integration, *SMALL, "--out", out)
+    command = site.start(*words, execs={"wsclean": str(stalling)})
+    wait_for((tmp_path / "started").exists, "imaging")
+    first = imagers(stalling)
+    os.kill(dask_worker(command).pid, signal.SIGKILL)
+    assert list(out.glob("*")) == []
+    wait_for(lambda: not set(first) & set(imagers(stalling)), "the end of the dead worker's imager")
+    (tmp_path / "go").touch()
+    assert command.wait(timeout=120) == 0, (site.folder / "background.log").read_text()
+    assert {path.suffix for path in out.iterdir()} == {".fits", ".png", ".log", ".json"}
+    assert imagers(stalling) == []
+    again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
+    assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
+    assert [path for path in site.leftovers() if path.startswith(str(site.scratch))] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
+    site: Site, integration: Path, stalling: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    words = ("run", "imaging", integration, *SMALL, "--out", out)
+    command = site.start(*words, execs={"wsclean": str(stalling)})
+    wait_for((tmp_path / "started").exists, "imaging")
+    family = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(number)
+    assert command.wait(timeout=60) != 0
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert [process.cmdline() for process in alive if "stalling" not in " ".join(process.cmdline())] == []
+    assert list(out.glob("*")) == []
+    (tmp_path / "go").touch()
+    again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
+    assert [made["status"] for made in outcomes(again).values()] == ["done"]
+    assert imagers(stalling) == []
+    assert site.leftovers() == []
+
+
+def test_a_killed_server_is_started_again_by_the_next_run(site: Site, integration: Path, tmp_path: Path) -> None:
+    import json
+
+    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
+    assert site.run(*words).returncode == 0
+    server = json.loads(site.run("status", "--json").stdout)["server"]
+    os.kill(server["pid"], signal.SIGKILL)
+    wait_for(lambda: json.loads(site.run("status", "--json").stdout)["server"] is None, "the end of the server")
+    again = site.run(*words)
+    assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
+    assert json.loads(site.run("status", "--json").stdout)["server"]["pid"] != server["pid"]
