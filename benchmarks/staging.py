@@ -18,7 +18,7 @@ from pathlib import Path
 
 from measure import in_turn, report
 
-from orca import process
+from orca.isolation import preload, run_isolated
 from orca.ms.simulate import SimulationOptions, simulate
 from orca.ms.stage import Staged, stage
 from orca.ms.truth import truth_paths
@@ -95,15 +95,13 @@ def main() -> None:
         def isolated() -> None:
             shutil.rmtree(target, ignore_errors=True)
             staged.append(
-                process.run_isolated(
-                    stage, [ms], target, tables=tables, flag_antennas=(7, "LWA-012"), deadline_s=600.0
-                )
+                run_isolated(stage, [ms], target, tables=tables, flag_antennas=(7, "LWA-012"), deadline_s=600.0)
             )
 
-        process.preload(["orca.ms.stage"])
+        preload(["orca.ms.stage"])
         contestants = {"copytree": copy, "stage": ours, "stage in a child process, as the flow does": isolated}
         probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('casatasks') is None)"
-        if subprocess.run([arguments.casa_python, "-c", probe]).returncode == 0:
+        if subprocess.run([arguments.casa_python, "-c", probe], check=False).returncode == 0:
             casa = Casa(arguments.casa_python, folder)
 
             def by_casa() -> None:

@@ -10,23 +10,27 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact
 from pydantic import BaseModel, ConfigDict
 
-from orca import config, naming, process, products
+from orca import config, naming
 from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.local import slot_memory_gb
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.errors import InputError, MissingDataError
-from orca.making import draft
+from orca.isolation import run_isolated
+from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
-from orca.products import Manifest
+from orca.process import Stop, find_program
+from orca.products import publish
+from orca.scratch import Scratch, require_space, scratch_folder, sweep
 from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 if TYPE_CHECKING:
     from orca.imaging import ImageResult
+    from orca.ms.stage import Staged
     from orca.sky import Source
 
 
@@ -40,6 +44,7 @@ class Site(Frozen):
     """What the machines are like: where to work, with which program, and how long."""
 
     scratch: Path
+    memory_gb: float
     wsclean: str
     wsclean_s: float
     stage_s: float
@@ -103,7 +108,8 @@ def imaging(
     settings = config.load()
     site = Site(
         scratch=settings.paths.scratch,
-        wsclean=str(process.find_program(settings.execs.wsclean, "execs.wsclean")),
+        memory_gb=slot_memory_gb(settings.dask),
+        wsclean=str(find_program(settings.execs.wsclean, "execs.wsclean")),
         wsclean_s=settings.limits.wsclean_s,
         stage_s=settings.limits.stage_s,
         reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
@@ -152,7 +158,7 @@ def plan(
                 f"would make the same image as {first.sources[0]}", second.sources[0], "Give each only once"
             )
     for folder in {unit.prefix.parent for unit in units}:
-        products.require_space(folder, 0, "images")
+        require_space(folder, 0, "images")
     return units
 
 
@@ -176,37 +182,25 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
     # The science is imported where it runs: the flow's own process starts two seconds sooner without it.
     from orca.imaging import image
-    from orca.ms.stage import stage
     from orca.sky import sources_up
 
     stop = stop_signal()
     making = draft(unit.prefix.name, "image", [*unit.sources, *tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
-    if manifest := products.fresh(manifest_path, making.inputs, making.options):
+    if manifest := fresh(manifest_path, making.inputs, making.options):
         return _made(manifest, manifest_path, skipped=True)
 
-    products.sweep(site.scratch)
+    sweep(site.scratch)
     input_bytes = sum(entry.size for entry in making.inputs)
     need = scratch_bytes(options, input_bytes, any(source.suffix == ".tar" for source in unit.sources))
-    with products.scratch(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
+    with scratch_folder(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
         report_step(unit.name, "calibrating")
-        staged = process.run_isolated(
-            stage,
-            unit.sources,
-            work.path / f"{unit.name}.ms",
-            tables=tables,
-            flag_antennas=options.flag_antennas,
-            acceptance=site.acceptance,
-            deadline_s=site.stage_s,
-            stop=stop,
-            owner=work.owner,
-            disk=work.path,
-        )
+        staged = _stage(unit, tables, options, site, work, stop)
         report_step(unit.name, "imaging")
-        cpus, memory = os.cpu_count() or 1, psutil.virtual_memory().total / 1e9
+        cpus = os.cpu_count() or 1
         made = image(
             staged.path,
-            fit_to_machine(options, cpus, memory),
+            fit_to_machine(options, cpus, site.memory_gb),
             site.wsclean,
             work.path,
             unit.name,
@@ -219,7 +213,7 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
         picture = _draw(made, sources_up(staged.time_s, 0.0), work.path / f"{unit.name}.png")
         report_step(unit.name, "publishing")
         files = [*made.files, picture, Path(made.record.log)]
-        manifest = products.publish(
+        manifest = publish(
             {path: unit.prefix.parent / path.name for path in files},
             making.manifest(
                 programs=[made.record],
@@ -237,6 +231,26 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
         )
     _show(unit.name, unit.prefix.parent / picture.name)
     return _made(manifest, manifest_path, skipped=False)
+
+
+def _stage(
+    unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site, work: Scratch, stop: Stop
+) -> Staged:
+    """Write the calibrated Measurement Set into scratch, in a process of its own, which casacore may abort."""
+    from orca.ms.stage import stage
+
+    return run_isolated(
+        stage,
+        unit.sources,
+        work.path / f"{unit.name}.ms",
+        tables=tables,
+        flag_antennas=options.flag_antennas,
+        acceptance=site.acceptance,
+        deadline_s=site.stage_s,
+        stop=stop,
+        owner=work.owner,
+        disk=work.path,
+    )
 
 
 def _draw(made: ImageResult, sources: Sequence[Source], png: Path) -> Path:

@@ -26,6 +26,8 @@ class OrcaError(Exception):
     """Exit status of the command line: 1 for work that failed, 2 for wrong input."""
     retryable = False
     """True where the machines, not the data, are to blame: the same work may succeed elsewhere or later."""
+    tail: str = ""
+    """The last lines of the log of the program that failed; the message has them after its first line."""
 
     def __init__(self, problem: str, path: str | PathLike[str] | None = None, remedy: str | None = None) -> None:
         super().__init__(problem, None if path is None else str(path), remedy)  # args: so that it pickles
@@ -35,7 +37,8 @@ class OrcaError(Exception):
 
     def __str__(self) -> str:
         text = self.problem if self.path is None else f"{self.path}: {self.problem}"
-        return text if self.remedy is None else f"{text}. {self.remedy}"
+        text = text if self.remedy is None else f"{text}. {self.remedy}"
+        return f"{text}\n{self.tail}" if self.tail else text
 
 
 class ConfigError(OrcaError):

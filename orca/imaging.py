@@ -172,13 +172,12 @@ def _shown(options: ImagingOptions) -> str:
 
 
 def _explained(error: ProgramError, subject: Path, log: Path) -> ProgramError | None:
-    """Return WSClean's own words in place of the end of its log, if it left any."""
-    tail = getattr(error, "tail", "")
-    reasons = re.findall(r"^\+ >>> (.*\S)", tail, re.MULTILINE)
+    """Return WSClean's own words in place of the last line of its log, if it left any."""
+    reasons = re.findall(r"^\+ >>> (.*\S)", error.tail, re.MULTILINE)
     if type(error) is not ProgramError or not reasons:
         return None
-    explained = ProgramError(f"WSClean failed: {reasons[-1].rstrip('.')}", subject, f"Its log is {log}")
-    vars(explained)["tail"] = tail
+    explained = ProgramError(f"WSClean failed: {reasons[-1].rstrip('.')}", subject, f"See its log {log}")
+    explained.tail = error.tail
     return explained
 
 
@@ -203,7 +202,7 @@ def _judge(
 def _check_shapes(options: ImagingOptions, prefix: Path, log: Path) -> None:
     for path in expected_files(options, prefix):
         if not path.exists():
-            raise ProgramError("WSClean ended well, but did not write this file", path, f"Its log is {log}")
+            raise ProgramError("WSClean ended well, but did not write this file", path, f"See its log {log}")
         if path.name.endswith("-horizon-mask.fits"):  # without coordinates
             continue
         shape = open_picture(path).data.shape

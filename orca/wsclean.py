@@ -36,52 +36,58 @@ class ImagingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     pol: str = Field(
-        "I",
+        default="I",
         description="Polarizations, one image each: I, Q, U, V, XX, YY, together as in IV or XX,YY",
         examples=["IV"],
     )
-    size: int = Field(4096, ge=16, le=32768, description="Width and height of the image in pixels; made even")
+    size: int = Field(default=4096, ge=16, le=32768, description="Width and height of the image in pixels; made even")
     scale_deg: float = Field(
-        0.03125,
+        default=0.03125,
         gt=0,
         le=5,
         description="Size of a pixel in degrees; the sky is 114.6 degrees wide",
         json_schema_extra={"cli": "--scale"},
     )
-    niter: int = Field(0, ge=0, description="Most iterations of cleaning; 0 makes the dirty image only")
-    weight: str = Field("briggs 0", description="Weighting: natural, uniform, or briggs with its robustness, -2 to 2")
+    niter: int = Field(default=0, ge=0, description="Most iterations of cleaning; 0 makes the dirty image only")
+    weight: str = Field(
+        default="briggs 0", description="Weighting: natural, uniform, or briggs with its robustness, -2 to 2"
+    )
     horizon_mask_deg: float = Field(
-        10.0,
+        default=10.0,
         ge=0,
         lt=90,
         description="Clean only what is higher than this above the horizon",
         json_schema_extra={"cli": "--horizon-mask"},
     )
     inner_taper_lambda: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         description="Fade out baselines shorter than this, in wavelengths (Tukey taper); 0 for none",
         json_schema_extra={"cli": "--inner-taper"},
     )
     extra: tuple[str, ...] = Field(
-        (), description='More arguments for WSClean, such as "-mgain 0.8"', examples=[["-mgain 0.8"]]
+        default=(), description='More arguments for WSClean, such as "-mgain 0.8"', examples=[["-mgain 0.8"]]
     )
-    threads: int = Field(4, ge=1, le=1024, description="Threads of WSClean, at most what the machine has")
+    threads: int = Field(default=4, ge=1, le=1024, description="Threads of WSClean, at most what the machine has")
     memory_gb: float = Field(
-        50.0,
+        default=50.0,
         ge=0.1,
         description="Memory for WSClean in GB, at most what the machine has",
         json_schema_extra={"cli": "--memory"},
     )
-    together: bool = Field(False, description="Make one image of all integrations given, instead of one of each")
-    keep: Literal["dirty", "all"] = Field("all", description="Keep only the dirty image, or all that WSClean makes")
+    together: bool = Field(
+        default=False, description="Make one image of all integrations given, instead of one of each"
+    )
+    keep: Literal["dirty", "all"] = Field(
+        default="all", description="Keep only the dirty image, or all that WSClean makes"
+    )
     flag_antennas: tuple[int | str, ...] = Field(
-        (),
+        default=(),
         description="Antennas to leave out, by correlator number or name: 12, LWA-266",
         examples=[[12, "LWA-266"]],
     )
     deadline_s: float = Field(
-        3600.0,
+        default=3600.0,
         gt=0,
         description="Seconds after which WSClean is ended",
         json_schema_extra={"cli": "--deadline"},

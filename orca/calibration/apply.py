@@ -57,7 +57,7 @@ class Jones:
             right=samples(inverse.conj(), 1),
             left_flag=samples(flags, 0),
             right_flag=samples(flags, 1),
-            touched=flags.any((1, 2)),
+            touched=np.asarray(flags.any((1, 2))),
         )
 
 

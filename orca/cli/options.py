@@ -19,10 +19,10 @@ def from_model(*, exclude: Collection[str] = (), **models: type[BaseModel]) -> C
     """Replace parameters of a command by one option for each field of their models.
 
     ``@from_model(options=ImagingOptions)`` gives a command with the parameter ``options`` an option ``--pol`` for the
-    field ``pol``, and calls it with an ``ImagingOptions`` made of them. ``scale_deg`` becomes
-    ``--scale-deg``; a field with ``json_schema_extra={"cli": "--scale"}`` that as well. A truth value becomes
-    ``--together/--no-together``, a list an option that may be repeated, a Literal one with choices. What the model
-    refuses is wrong usage, and the message names the option.
+    field ``pol``, and calls it with an ``ImagingOptions`` made of them. ``scale_deg`` becomes ``--scale-deg``; a field
+    with ``json_schema_extra={"cli": "--scale"}`` that as well. A truth value becomes ``--together/--no-together``, a
+    list an option that may be repeated, a Literal one with choices. What the model refuses is wrong usage, and the
+    message names the option.
 
     Parameters
     ----------
@@ -45,10 +45,7 @@ def from_model(*, exclude: Collection[str] = (), **models: type[BaseModel]) -> C
         @functools.wraps(command)
         def wrapper(**given: Any) -> Any:
             for parameter, model in models.items():
-                values = {name: (field, given.pop(name)) for name, field in _fields(model, exclude).items()}
-                given[parameter] = _build(
-                    model, {k: v for k, (field, v) in values.items() if not _is_default(field, v)}
-                )
+                given[parameter] = _build(model, {name: given.pop(name) for name in _fields(model, exclude)})
             return command(**given)
 
         wrapper.__dict__["__signature__"] = signature.replace(parameters=parameters)
@@ -65,9 +62,7 @@ def _fields(model: type[BaseModel], exclude: Collection[str]) -> dict[str, Field
 def _flags(name: str, field: FieldInfo) -> list[str]:
     """Names of an option, the one to mention first."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    short = extra.get("cli")
-    long = "--" + name.replace("_", "-")
-    return [str(short), long] if short and short != long else [long]
+    return [*([str(extra["cli"])] if "cli" in extra else []), "--" + name.replace("_", "-")]
 
 
 def _default(field: FieldInfo) -> Any:
@@ -77,8 +72,9 @@ def _default(field: FieldInfo) -> Any:
 
 def _is_default(field: FieldInfo, value: Any) -> bool:
     """Whether a value is what the model has anyhow; typer may have made text of it."""
-    texts = [list(map(str, item)) if isinstance(item, list) else str(item) for item in (value, _default(field))]
-    return not field.is_required() and texts[0] == texts[1]
+    default = _default(field)
+    alike = list(map(str, value)) == list(map(str, default)) if isinstance(value, list) else str(value) == str(default)
+    return alike and not field.is_required()
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -89,18 +85,16 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
     limits: dict[str, Any] = {}
     for item in field.metadata if kind in (int, float) else ():
-        limits |= {bound: getattr(item, short) for bound, short in _BOUNDS if hasattr(item, short)}
-    option = typer.Option(*flags, help=field.description, **limits)
+        limits |= {k: getattr(item, v) for k, v in (("min", "ge"), ("max", "le")) if hasattr(item, v)}
     wanted = list[kind] if many else kind  # type: ignore[valid-type]
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[wanted | None if default is None else wanted, option],
+        annotation=Annotated[
+            wanted | None if default is None else wanted, typer.Option(*flags, help=field.description, **limits)
+        ],
     )
-
-
-_BOUNDS = (("min", "ge"), ("max", "le"))
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
@@ -113,12 +107,13 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
     return (annotation, False) if origin is Literal or origin is None else (str, False)
 
 
-def _build(model: type[BaseModel], given: dict[str, Any]) -> BaseModel:
+def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    fields = model.model_fields
     try:
-        return model(**given)
+        return model(**{name: value for name, value in values.items() if not _is_default(fields[name], value)})
     except ValidationError as error:
         faults = [(fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
-    named = [(_flags(str(loc[0]), model.model_fields[str(loc[0])])[0] if loc else "", text) for loc, text in faults]
+    named = [(_flags(str(loc[0]), fields[str(loc[0])])[0] if loc else "", text) for loc, text in faults]
     first, *others = dict.fromkeys(named)
     texts = [first[1], *(f"{flag}: {text}" if flag else text for flag, text in others)]
     raise typer.BadParameter("; ".join(texts), param_hint=f"'{first[0]}'" if first[0] else None)

@@ -135,6 +135,6 @@ def _near(path: Path) -> str:
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    fields = {"unit": outcome.unit, "status": outcome.status, "reason": outcome.reason, "cause": outcome.cause}
+    fields = {key: getattr(outcome, key) for key in ("unit", "status", "reason", "detail", "cause", "attempts")}
     made = {} if outcome.result is None else outcome.result.model_dump(mode="json")
-    return {**fields, "attempts": outcome.attempts, **made}
+    return {**fields, **made}

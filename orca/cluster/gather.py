@@ -48,6 +48,7 @@ class Outcome:
     status : "done", "skipped" (a fresh product was there) or "failed"
     result : what the task returned, None when it failed
     reason : why it failed, one line
+    detail : the same with all that is known, such as the end of a program's log
     cause : whose fault: "payload" (data, options, program) or "infrastructure"
     attempts : how often it was submitted
     """
@@ -56,6 +57,7 @@ class Outcome:
     status: Status
     result: Any = None
     reason: str = ""
+    detail: str = ""
     cause: Cause = ""
     attempts: int = 1
 
@@ -164,21 +166,24 @@ def _outcome(waiting: _Waiting) -> Outcome:
     except (FutureCancelledError, FuturesCancelledError, NoValidWorkerError) as error:
         return _lost(waiting, f"the Dask cluster lost it ({type(error).__name__})")
     if isinstance(result, OrcaError):
-        cause: Cause = "infrastructure" if result.retryable else "payload"
-        return Outcome(unit, "failed", reason=str(result), cause=cause, attempts=attempts)
+        return _failed(waiting, str(result), "infrastructure" if result.retryable else "payload")
     if isinstance(result, BaseException):
-        reason = f"{type(result).__name__}: {result}"
-        return Outcome(unit, "failed", reason=reason, cause="payload", attempts=attempts)
+        return _failed(waiting, f"{type(result).__name__}: {result}", "payload")
     if result is None:
         raise InfrastructureError(f"the task of {unit} ended without a result")
     return Outcome(unit, "skipped" if result.skipped else "done", result=result, attempts=attempts)
+
+
+def _failed(waiting: _Waiting, detail: str, cause: Cause) -> Outcome:
+    reason = next(iter(detail.strip().splitlines()), "")
+    return Outcome(waiting.unit, "failed", None, reason, detail, cause, waiting.attempts)
 
 
 def _lost(waiting: _Waiting, reason: str) -> Outcome:
     """A task run that Dask gave up. Nobody else ends its record: without this it stays Running for ever."""
     with get_client(sync_client=True) as client:
         client.set_task_run_state(waiting.future.task_run_id, Crashed(message=reason), force=True)
-    return Outcome(waiting.unit, "failed", reason=reason, cause="infrastructure", attempts=waiting.attempts)
+    return _failed(waiting, reason, "infrastructure")
 
 
 def _on_step(event: tuple[float, Any], units: Mapping[str, Any], notify: Listener) -> None:

@@ -11,6 +11,8 @@ import dask
 import psutil
 from distributed import LocalCluster
 
+from orca.config import model as config
+
 POOLS = ("default", "imaging", "bandpass", "cosmology")
 """The work pools; a worker offers one resource of each name for every task that it can run."""
 DASK_SETTINGS = {
@@ -23,9 +25,26 @@ DASK_SETTINGS = {
 }
 
 
+WORKER_GB = 4.0
+"""Memory that a worker should have at least: WSClean takes 2.5 GB for the telescope's usual image."""
+
+
 def default_workers() -> int:
-    """Worker processes for this machine: one for every two cores."""
-    return max(1, (os.cpu_count() or 1) // 2)
+    """Worker processes for this machine: one a core, as far as the memory goes.
+
+    Most of WSClean runs in one thread (25 s with one or two threads for a dirty image of 4096 pixels), so images
+    beside each other use the cores better than threads do.
+    """
+    by_memory = int(psutil.virtual_memory().total / 1e9 / WORKER_GB)
+    return max(1, min(os.cpu_count() or 1, by_memory))
+
+
+def slot_memory_gb(settings: config.Dask) -> float:
+    """Memory that one task may use: its share of this machine, or all of a machine of the cluster."""
+    total = psutil.virtual_memory().total / 1e9
+    if settings.address is not None:
+        return total
+    return (settings.memory_gb or total / (settings.workers or default_workers())) / settings.threads
 
 
 @contextmanager

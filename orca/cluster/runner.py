@@ -22,6 +22,7 @@ class PoolTaskRunner(DaskTaskRunner):
 
     def __init__(self, pool: str, address: str | None = None, preload: tuple[str, ...] = ()) -> None:
         super().__init__(address=address)
+        self.address: str | None
         self.pool = pool
         self.preload = preload
 

@@ -8,7 +8,7 @@ from typing import Any
 from distributed import get_worker
 from distributed.worker import thread_state
 
-from orca import process
+from orca.isolation import preload
 
 STEPS_TOPIC = "orca-steps"
 ISOLATED_MODULES = ("orca.ms.stage",)
@@ -17,7 +17,7 @@ ISOLATED_MODULES = ("orca.ms.stage",)
 
 def dask_setup(_worker: Any) -> None:
     """Get the slow imports over with before the first task (called by Dask when the worker starts)."""
-    process.preload(ISOLATED_MODULES)
+    preload(ISOLATED_MODULES)
 
 
 def report_step(unit: str, step: str) -> None:

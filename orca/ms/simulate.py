@@ -25,7 +25,7 @@ from orca.errors import InputError, StorageError
 from orca.ms import synthetic, truth
 from orca.ms.layout import Recording, create_recording
 from orca.ms.predict import fill_block
-from orca.products import require_space
+from orca.scratch import require_space
 
 ROWS_PER_BLOCK = 1024
 BLOCKS_AHEAD = 3

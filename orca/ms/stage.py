@@ -1,7 +1,7 @@
 """Raw integrations into one Measurement Set that is ready to be imaged, in one pass over their rows.
 
 Unpacking, checking, calibrating, flagging, rephasing to one direction and writing happen block by block, so memory does
-not grow with the data. A full disk makes casacore abort the process: call `stage` in a child (`orca.process`).
+not grow with the data. A full disk makes casacore abort the process: call `stage` in a child (`orca.isolation`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from casacore import tables as ct
 
 from orca.calibration.apply import Corrections, correct_block, jones
 from orca.errors import DeadDataError, GrowingDataError, InputError, MismatchError
+from orca.manifest import fingerprint
 from orca.ms.acceptance import Acceptance
 from orca.ms.archive import unpack
 from orca.ms.blocks import blocks
 from orca.ms.create import BULKY_COLUMNS, create_like
 from orca.ms.inspect import MsInfo, inspect
 from orca.ms.rephase import rephase_block, rotation
-from orca.products import fingerprint
 
 
 @dataclass(frozen=True)

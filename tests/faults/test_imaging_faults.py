@@ -80,15 +80,15 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     words = ("run", "imaging", integration, *SMALL, "--out", out)
     command = site.start(*words, execs={"wsclean": str(stalling)})
     wait_for((tmp_path / "started").exists, "imaging")
-    family = psutil.Process(command.pid).children(recursive=True)
+    family = [p for p in psutil.Process(command.pid).children(recursive=True) if "uvicorn" not in p.cmdline()]
     command.send_signal(number)
     assert command.wait(timeout=60) != 0
     _, alive = psutil.wait_procs(family, timeout=30)
-    assert [process.cmdline() for process in alive if "stalling" not in " ".join(process.cmdline())] == []
+    assert [p for p in alive if "stalling" not in " ".join(p.cmdline())] == []  # the shell's child, if it is slow
     assert list(out.glob("*")) == []
     (tmp_path / "go").touch()
     again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
-    assert [made["status"] for made in outcomes(again).values()] == ["done"]
+    assert [(made["status"], made["reason"]) for made in outcomes(again).values()] == [("done", "")]
     assert imagers(stalling) == []
     assert site.leftovers() == []
 

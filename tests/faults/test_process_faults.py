@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from orca import process
+from orca import isolation
 from orca.errors import DeadlineError, InfrastructureError, InputError, ProgramError, StoppedError, StorageError
-from orca.process import end_orphans, run, run_isolated
+from orca.isolation import run_isolated
+from orca.process import end_orphans, run
 
 HANG = "echo $$ >> pids; sleep 300 & echo $! >> pids; "
 """A shell and a child of it; both tell their ids."""
@@ -56,7 +57,8 @@ def caller(tmp_path):
 
     def start(code):
         script = tmp_path / "caller.py"
-        head = "import sys, time, threading\nfrom pathlib import Path\nfrom orca.process import *\n"
+        head = "import sys, time, threading\nfrom pathlib import Path\n"
+        head += "from orca.isolation import run_isolated\nfrom orca.process import run\n"
         script.write_text(head + f"FOLDER = Path({str(tmp_path)!r})\n" + textwrap.dedent(code))
         environment = os.environ | {"TMPDIR": temporary.name}
         started.append(subprocess.Popen([sys.executable, script], cwd=tmp_path, env=environment))
@@ -308,7 +310,7 @@ def test_isolated_child_killed_from_outside_is_the_infrastructures_fault(tmp_pat
 def test_killed_server_of_isolated_children_is_replaced(tmp_path):
     def kill():
         pids(tmp_path, 1)
-        os.kill(process._SERVER._forkserver_pid, signal.SIGKILL)
+        os.kill(isolation._SERVER._forkserver_pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()

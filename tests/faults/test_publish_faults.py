@@ -16,8 +16,11 @@ import pytest
 
 from orca import products
 from orca.errors import StorageError
+from orca.manifest import Manifest, fresh
 from orca.process import run
-from orca.products import Manifest, fresh, list_trash, owner_token, publish, scratch, sweep, trash, write_text
+from orca.products import publish, write_text
+from orca.scratch import owner_token, scratch_folder, sweep
+from orca.trash import list_trash, trash
 
 SIZE = 200_000
 OPTIONS = {"size": 1024}
@@ -192,7 +195,7 @@ def test_killed_at_any_moment_of_a_copy_leaves_nothing_half_written(tmp_path):
 
 
 def work_and_hang(root):
-    with scratch(root, need_bytes=0, label="image") as work:
+    with scratch_folder(root, need_bytes=0, label="image") as work:
         (work.path / "half.fits").write_bytes(b"half")
         script = "sleep 300 & echo $! > child.part; mv child.part child; wait"
         options = {"deadline_s": 99, "threads": 1, "cwd": work.path, "owner": work.owner}
@@ -331,7 +334,7 @@ def test_disk_without_room_for_the_manifest_has_no_product(other_disk, tmp_path)
     assert not is_fresh(other_disk / "final")
     assert not (other_disk / "final").exists() or hidden(other_disk / "final") == []
     with pytest.raises(StorageError, match="scratch for x needs"):
-        with scratch(other_disk, need_bytes=10_000, label="x"):
+        with scratch_folder(other_disk, need_bytes=10_000, label="x"):
             pytest.fail("entered")
 
 
@@ -343,7 +346,7 @@ def test_read_only_disk_is_a_storage_error_with_a_remedy(other_disk, tmp_path):
     with pytest.raises(StorageError, match=r"cannot be written.*Choose another folder"):
         publish_from(work, final)
     with pytest.raises(StorageError, match=r"cannot be written.*Choose another folder"):
-        with scratch(other_disk / "scratch", need_bytes=0, label="x"):
+        with scratch_folder(other_disk / "scratch", need_bytes=0, label="x"):
             pytest.fail("entered")
     assert is_fresh(final)
     assert letters(work) == dict.fromkeys(NAMES, "n"), "what could not be published is still in scratch"

@@ -185,6 +185,8 @@ def test_a_failing_imager_and_a_deadline_are_told_in_words(
     [made] = outcomes(site.run(*words, execs={"wsclean": str(failing)})).values()
     assert "exit code 3" in made["reason"]
     assert "gridder on fire" in made["reason"]
+    assert "\n" not in made["reason"]
+    assert made["detail"].startswith(made["reason"])
     slow = script(tmp_path / "slow", "sleep 600")
     [made] = outcomes(site.run(*words, "--deadline", "1", execs={"wsclean": str(slow)})).values()
     assert "longer than 1 s" in made["reason"]
@@ -225,16 +227,16 @@ def test_too_little_space_is_refused_and_a_disk_that_fills_up_is_survived(
 
 def test_a_disk_that_fills_up_while_calibrating_is_survived(integrations: list[Path], tmpfs: Path) -> None:
     """casacore aborts the process then: it must be a child's, and the error must say why."""
-    from orca import process
     from orca.errors import StorageError
+    from orca.isolation import run_isolated
     from orca.ms.stage import stage
 
     (tmpfs / "ballast").write_bytes(b"\0" * (40 * 1024**2 - 500_000))
     with pytest.raises(StorageError, match="full"):
-        process.run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
+        run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
     (tmpfs / "ballast").unlink()
     shutil.rmtree(tmpfs / "out.ms", ignore_errors=True)
-    staged = process.run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
+    staged = run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
     assert np.isfinite(staged.flagged_share)
 
 

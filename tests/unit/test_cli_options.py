@@ -190,7 +190,8 @@ def test_every_imaging_option_can_be_given() -> None:
 
     arguments = (
         "--pol IV --size 1024 --scale 0.1 --niter 100 --weight natural --horizon-mask 5 --inner-taper 0"
-        " --extra -multiscale --threads 2 --memory 8 --together --keep all --flag-antennas 12,LWA-266 --flag-antennas 7 --deadline 60"
+        " --extra -multiscale --threads 2 --memory 8 --together --keep all"
+        " --flag-antennas 12,LWA-266 --flag-antennas 7 --deadline 60"
     )
     result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 0, result.output

@@ -311,7 +311,7 @@ def test_wsclean_own_reason_is_the_message_and_names_the_measurement_set(make: M
     with pytest.raises(ProgramError) as caught:
         make(extra=["-nonsense 3"])
     assert str(caught.value) == (
-        f"{ms}: WSClean failed: Unknown parameter: nonsense. Its log is {tmp_path / 'out' / 'x.log'}"
+        f"{ms}: WSClean failed: Unknown parameter: nonsense. See its log {tmp_path / 'out' / 'x.log'}"
     )
     assert "An exception occured" in caught.value.tail
 

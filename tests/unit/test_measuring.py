@@ -171,3 +171,11 @@ def test_a_picture_without_a_peak_gives_no_width_and_does_not_fail(tmp_path: Pat
     (found,) = measure_sources(write(tmp_path / "a.fits", np.zeros((SIZE, SIZE)), SCALE), [CYG_A])
     assert found.peak_jy == 0
     assert math.isnan(found.width_deg[0])
+
+
+def test_a_source_that_is_down_is_left_out_of_a_picture_of_another_direction_than_the_zenith(tmp_path: Path) -> None:
+    changes = [("CRVAL1", math.degrees(TAU_A.ra_rad) - 30), ("CRVAL2", math.degrees(TAU_A.dec_rad))]
+    path = write(tmp_path / "a.fits", np.ones((SIZE, SIZE)), SCALE, changes=changes)
+    assert measure_sources(path, [TAU_A]) == []
+    undated = write(tmp_path / "b.fits", np.ones((SIZE, SIZE)), SCALE, changes=[*changes, ("DATE-OBS", "")])
+    assert [found.name for found in measure_sources(undated, [TAU_A])] == ["Tau A"]

@@ -1,13 +1,10 @@
-"""Programs and isolated functions: what they get, what is recorded, and how each way of failing reads."""
+"""Programs: what they get, what is recorded, and how each way of failing reads."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from dataclasses import asdict
@@ -15,15 +12,12 @@ from dataclasses import asdict
 import pytest
 
 from orca.errors import (
-    DeadlineError,
     InputError,
-    MissingDataError,
     ProgramError,
     ProgramMissingError,
-    StoppedError,
     StorageError,
 )
-from orca.process import THREAD_VARIABLES, find_program, preload, run, run_isolated
+from orca.process import THREAD_VARIABLES, find_program, run
 
 
 def shell(script, tmp_path, **options):
@@ -102,10 +96,32 @@ def test_exit_code_log_and_its_last_50_lines_are_in_the_error(tmp_path):
         shell("for i in $(seq 100); do echo line $i; done; exit 3", tmp_path)
     error = caught.value
     assert error.tail.splitlines() == [f"line {i}" for i in range(51, 101)]
-    for text in ("sh", "exit code 3", str(tmp_path / "sh.log"), error.tail):
-        assert text in str(error)
-    assert "line 100" not in str(error).splitlines()[0], "the first line alone is the message in short"
+    assert str(error).endswith(error.tail)
+    first_line = f"sh: ended with exit code 3: line 100. See its log {tmp_path / 'sh.log'}"
+    assert str(error).splitlines()[0] == first_line, "which alone is the message in short"
     assert pickle.loads(pickle.dumps(error)).tail == error.tail
+
+
+@pytest.mark.parametrize(
+    ("script", "first_line"),
+    [
+        ("echo cause; echo; echo '  '; exit 1", "ended with exit code 1: cause. See its log LOG"),
+        ("echo 'no beam.'; exit 1", "ended with exit code 1: no beam. See its log LOG"),
+        ("exit 1", "ended with exit code 1, and printed nothing. See its log LOG"),
+        ("kill -SEGV $$", "was ended by signal SIGSEGV, and printed nothing. See its log LOG"),
+        ("echo half way; kill -TERM $$", "was ended by signal SIGTERM: half way. See its log LOG"),
+    ],
+)
+def test_last_words_of_the_program_are_in_the_messages_first_line(script, first_line, tmp_path):
+    with pytest.raises(ProgramError) as caught:
+        shell(script, tmp_path)
+    assert str(caught.value).splitlines()[0] == "sh: " + first_line.replace("LOG", str(tmp_path / "sh.log"))
+
+
+def test_command_of_several_lines_is_not_taken_for_output(tmp_path):
+    with pytest.raises(ProgramError, match="printed nothing") as caught:
+        shell("true\ntrue\nexit 1", tmp_path)
+    assert caught.value.tail == ""
 
 
 def test_tail_survives_progress_bars_bad_bytes_and_long_logs(tmp_path):
@@ -170,157 +186,10 @@ def test_runs_in_threads_at_the_same_time(tmp_path):
 
     def one(i):
         codes.append(run(["sleep", "0.3"], log=tmp_path / str(i), deadline_s=10, threads=1).exit_code)
-        codes.append(run_isolated(abs, -i, deadline_s=10))
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(codes) == sorted([0] * 8 + list(range(8)))
-
-
-# Isolated functions ---------------------------------------------------------------------------------------------------
-
-
-class StrangeError(Exception):
-    def __init__(self, first, second):  # does not unpickle: Exception keeps the message alone
-        super().__init__(f"{first} and {second}")
-
-
-def raise_strange():
-    raise StrangeError("this", "that")
-
-
-def raise_ours(path):
-    raise MissingDataError("is gone", path, "Look elsewhere")
-
-
-def speak_and_abort():
-    sys.stdout.write("on stdout\n")
-    sys.stdout.flush()
-    os.write(2, b"on stderr\n")
-    os.abort()
-
-
-def crash_after_the_result():
-    class Buffer:  # as casacore may, writing out what it still held
-        flush = staticmethod(os.abort)
-
-    sys.stdout = Buffer()
-    return "result"
-
-
-def environment_of_a_program(folder):
-    run(["sh", "-c", "echo owner $ORCA_OWNER"], log=folder / "inner.log", deadline_s=5, threads=1)
-    return (folder / "inner.log").read_text().splitlines()[-1]
-
-
-def test_isolated_result_comes_from_another_process_in_the_same_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run_isolated(os.getpid, deadline_s=10) != os.getpid()
-    assert run_isolated(os.getcwd, deadline_s=10) == str(tmp_path.resolve())
-    assert run_isolated(int, "ff", base=16, deadline_s=10) == 255
-
-
-def test_isolated_large_arguments_and_results_pass():
-    assert run_isolated(bytes.__add__, b"x" * 5_000_000, b"y", deadline_s=10) == b"x" * 5_000_000 + b"y"
-
-
-def test_isolated_exception_is_raised_as_it_is_with_its_traceback():
-    with pytest.raises(MissingDataError) as caught:
-        run_isolated(raise_ours, "a.ms", deadline_s=10)
-    assert (caught.value.path, caught.value.remedy) == ("a.ms", "Look elsewhere")
-    assert "in raise_ours" in caught.value.__notes__[0]
-    with pytest.raises(ProgramError, match=r"StrangeError.*this and that"):
-        run_isolated(raise_strange, deadline_s=10)
-
-
-def test_isolated_abort_tells_what_was_printed_and_where(tmp_path):
-    with pytest.raises(ProgramError, match=r"speak_and_abort: was ended by signal SIGABRT") as caught:
-        run_isolated(speak_and_abort, deadline_s=10, log=tmp_path / "log")
-    for text in ("on stdout", "on stderr", "in speak_and_abort"):
-        assert text in caught.value.tail
-        assert text in (tmp_path / "log").read_text()
-
-
-def test_isolated_crash_after_the_result_is_an_error():
-    with pytest.raises(ProgramError, match="SIGABRT"):
-        run_isolated(crash_after_the_result, deadline_s=10)
-
-
-def test_isolated_exit_without_a_result_is_an_error():
-    for code, text in ((0, "without a result"), (4, "exit code 4")):
-        with pytest.raises(ProgramError, match=text):
-            run_isolated(os._exit, code, deadline_s=10)
-    with pytest.raises(ProgramError, match="exit code"):
-        run_isolated(sys.exit, 0, deadline_s=10)
-
-
-def test_isolated_functions_that_cannot_be_sent_are_refused():
-    for function, argument in ((lambda _: 1, 1), (abs, threading.Lock())):
-        with pytest.raises(InputError, match="cannot be sent"):
-            run_isolated(function, argument, deadline_s=5)
-
-
-def test_isolated_deadline_and_stop_end_the_child():
-    start = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"longer than 0\.5 s"):
-        run_isolated(time.sleep, 30, deadline_s=0.5)
-    with pytest.raises(StoppedError, match="cancelled by the user"):
-        run_isolated(time.sleep, 30, deadline_s=30, stop=lambda: "cancelled by the user")
-    assert time.monotonic() - start < 5
-
-
-def test_isolated_programs_carry_the_owner(tmp_path):
-    assert run_isolated(environment_of_a_program, tmp_path, deadline_s=10, owner="token-1") == "owner token-1"
-
-
-def test_isolated_child_does_not_run_the_main_script_again(tmp_path):
-    """A script without a __name__ guard, which multiprocessing's own Process would run again in the child."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-            print("main script runs")
-            from orca.errors import InputError
-            from orca.process import run_isolated
-            print("result", run_isolated(abs, -3, deadline_s=20))
-            def local(): ...
-            try:
-                run_isolated(local, deadline_s=20)
-            except InputError as error:
-                print("refused:", error)
-        """)
-    )
-    output = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
-    first, second, third = output.stdout.splitlines()
-    assert (first, second) == ("main script runs", "result 3")
-    assert third.startswith("refused: __main__.local: is part of the main script")
-    assert output.stderr == ""
-
-
-def test_preloaded_modules_are_imported_before_the_fork(tmp_path):
-    (tmp_path / "helper.py").write_text("import sys\ndef has_sqlite():\n    return 'sqlite3' in sys.modules\n")
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-            import sys
-            from orca.process import preload, run_isolated
-            import helper
-            preload(["sqlite3"])
-            print(helper.has_sqlite(), run_isolated(helper.has_sqlite, deadline_s=20))
-        """)
-    )
-    output = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
-    assert output.stdout == "False True\n"
-
-
-def test_isolated_call_costs_little_once_the_server_is_warm():
-    preload([])
-    run_isolated(os.getpid, deadline_s=10)
-    times = []
-    for _ in range(15):
-        start = time.monotonic()
-        run_isolated(os.getpid, deadline_s=10)
-        times.append(time.monotonic() - start)
-    assert sorted(times)[7] < 0.05
+    assert codes == [0] * 8

@@ -1,0 +1,133 @@
+"""A trash with undo: what is removed is moved, and can be restored."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orca.disk import make_folder, remove, storage_errors, sync
+from orca.errors import InputError, InvalidDataError, MissingDataError, StorageError
+from orca.products import write_text
+
+_log = logging.getLogger(__name__)
+_SIDECAR = ".trash.json"
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """A file or folder in the trash: where it lies, where it came from, and since when (UTC, ISO 8601)."""
+
+    path: Path
+    original: Path
+    since: str
+
+
+def trash(path: Path, trash_root: Path) -> Path:
+    """Move a file or folder to the trash, where `restore` finds it; nothing is copied.
+
+    It keeps its name, in a folder of its own below `trash_root`, beside a small file that holds its original path.
+
+    Returns
+    -------
+    path
+        Where it lies now.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such file.
+    StorageError
+        The trash is on another file system, or cannot be written.
+    """
+    path = path.absolute()
+    if not os.path.lexists(path):
+        raise MissingDataError("no such file or folder", path)
+    make_folder(trash_root)
+    if path.lstat().st_dev != trash_root.stat().st_dev:
+        raise StorageError(
+            "is on another file system than the trash, to which files are moved and never copied",
+            path,
+            f"Set a trash folder on its file system instead of {trash_root}",
+        )
+    now = datetime.now(UTC)
+    place = trash_root.absolute() / f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(6)}"
+    make_folder(place)
+    trashed = place / path.name
+    sidecar = _sidecar(trashed)
+    try:
+        write_text(sidecar, json.dumps({"original": str(path), "since": now.isoformat(timespec="seconds")}) + "\n")
+        with storage_errors(path):
+            sync(trash_root)
+            path.rename(trashed)
+    finally:
+        if not os.path.lexists(trashed):
+            remove(sidecar)
+            place.rmdir()
+    return trashed
+
+
+def restore(trashed: Path) -> Path:
+    """Move a file or folder from the trash back to where it was; return that path.
+
+    Raises
+    ------
+    MissingDataError, InvalidDataError
+        It is not in the trash, or its original path is lost.
+    InputError
+        Something is there already; nothing is overwritten.
+    """
+    trashed = trashed.absolute()
+    original = _read_sidecar(trashed).original
+    if not os.path.lexists(trashed):
+        raise MissingDataError("is not in the trash", trashed)
+    taken = InputError("exists, and is not overwritten by what comes back from the trash", original, "Move it away")
+    if os.path.lexists(original):
+        raise taken
+    make_folder(original.parent)
+    with storage_errors(original):
+        if trashed.is_dir() and not trashed.is_symlink():
+            trashed.rename(original)  # fails on a folder that is not empty
+        else:
+            try:
+                os.link(trashed, original, follow_symlinks=False)  # unlike rename, fails when there is a file
+            except FileExistsError as error:
+                raise taken from error
+            trashed.unlink()
+    _sidecar(trashed).unlink(missing_ok=True)
+    with suppress(OSError):
+        trashed.parent.rmdir()
+    return original
+
+
+def list_trash(trash_root: Path) -> list[Trashed]:
+    """Return what lies in the trash, oldest first. An entry whose sidecar is broken is logged and left out."""
+    found = []
+    for sidecar in sorted(trash_root.glob(f"*/*{_SIDECAR}")):
+        path = sidecar.with_name(sidecar.name.removesuffix(_SIDECAR))
+        try:
+            if os.path.lexists(path):
+                found.append(_read_sidecar(path))
+        except (MissingDataError, InvalidDataError) as error:
+            _log.warning("%s", error)
+    return found
+
+
+def _sidecar(trashed: Path) -> Path:
+    return trashed.with_name(trashed.name + _SIDECAR)
+
+
+def _read_sidecar(trashed: Path) -> Trashed:
+    sidecar = _sidecar(trashed)
+    try:
+        content = json.loads(sidecar.read_text())
+        return Trashed(trashed, Path(content["original"]), str(content["since"]))
+    except FileNotFoundError as error:
+        raise MissingDataError("is not in the trash", trashed) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidDataError("does not tell where the file came from", sidecar, "Move it by hand") from error
