@@ -173,7 +173,14 @@ def _on_channels(
     return gain, flag
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+# The signature makes numba compile, or load, at import: a child that is forked then has it already.
+@numba.njit(
+    "void(c8[:, ::1], b1[:, ::1], i4[::1], i4[::1], c8[:, ::1], c8[:, ::1], b1[:, ::1], b1[:, ::1], b1[::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+    fastmath=True,
+)
 def correct_block(
     data: np.ndarray,
     flag: np.ndarray,

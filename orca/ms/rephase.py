@@ -29,7 +29,7 @@ def rotation(time_s: float, old_rad: tuple[float, float], new_rad: tuple[float, 
     return new @ old.T
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit("void(c8[:, :, ::1], f8[::1], f8, f8)", cache=True, nogil=True, error_model="numpy")
 def rephase_block(data: np.ndarray, delta_w_m: np.ndarray, first_hz: float, step_hz: float) -> None:
     """Multiply visibilities in place by exp(2 pi i (w_old - w_new) nu / c).
 

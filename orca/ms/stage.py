@@ -228,7 +228,7 @@ def _copy_rows(
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit("i8[:](c8[:, ::1], b1[:, ::1])", cache=True, nogil=True)
 def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
     """Flag what cannot be a visibility: samples that are exactly zero or not finite (these become zero).
 

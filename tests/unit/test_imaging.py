@@ -310,9 +310,9 @@ def test_a_failing_program_is_an_error_with_its_last_words(make: Make, script: C
 def test_wsclean_own_reason_is_the_message_and_names_the_measurement_set(make: Make, ms: Path, tmp_path: Path) -> None:
     with pytest.raises(ProgramError) as caught:
         make(extra=["-nonsense 3"])
-    assert str(caught.value) == (
-        f"{ms}: WSClean failed: Unknown parameter: nonsense. See its log {tmp_path / 'out' / 'x.log'}"
-    )
+    first_line = str(caught.value).splitlines()[0]
+    log = tmp_path / "out" / "x.log"
+    assert first_line == f"{ms}: WSClean failed: Unknown parameter: nonsense. See its log {log}"
     assert "An exception occured" in caught.value.tail
 
 
