@@ -24,6 +24,7 @@ from orca.ms.simulate import SimulationOptions, simulate
 from orca.ms.stage import Staged, stage
 from orca.ms.truth import truth_paths
 
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--antennas", type=int, default=352)

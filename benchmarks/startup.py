@@ -1,6 +1,6 @@
 """From Enter to the first task of `orca run imaging`, with and without a Prefect server on this machine; `orca --help`.
 
-    .venv/bin/python benchmarks/startup.py [--repetitions 5]
+.venv/bin/python benchmarks/startup.py [--repetitions 5]
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Imaging: each Measurement Set (or several together) calibrated, flagged, imaged by WSClean, drawn and published."""
+"""Imaging: each Measurement Set (or several together) calibrated, flagged, imaged by WSClean, drawn and published.
+
+The science is imported where it runs: the process of the flow starts two seconds sooner without it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from orca import config, naming
@@ -19,19 +23,21 @@ from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.local import slot_memory_gb
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
-from orca.errors import InputError, MissingDataError
+from orca.endings import with_tail
+from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
 from orca.isolation import run_isolated
 from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
-from orca.products import publish
+from orca.products import publish, write_text
 from orca.scratch import Scratch, require_space, scratch_folder, sweep
 from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 if TYPE_CHECKING:
     from orca.imaging import ImageResult
     from orca.ms.stage import Staged
-    from orca.sky import Source
+
+Quality = dict[str, float | int | str | None]
 
 
 class Frozen(BaseModel):
@@ -75,7 +81,7 @@ class Made(Frozen):
     files: tuple[Path, ...]
     seconds: float
     skipped: bool
-    quality: dict[str, float | int | str | None]
+    quality: Quality
 
     @property
     def picture(self) -> Path:
@@ -83,8 +89,16 @@ class Made(Frozen):
         return next(file for file in self.files if file.suffix == ".png")
 
 
+def _run_name() -> str:
+    """What a flow run is called on Prefect's page: imaging 20260110_180000_73MHz and 7 more."""
+    sets = flow_run.parameters.get("measurement_sets") or ["nothing"]
+    more = f" and {len(sets) - 1} more" if len(sets) > 1 else ""
+    return f"imaging {naming.strip_suffix(sets[0])}{more}"
+
+
 @flow(
     name="imaging",
+    flow_run_name=_run_name,
     task_runner=PoolTaskRunner("imaging", preload=("flows.imaging",)),
     persist_result=False,
     validate_parameters=True,
@@ -180,10 +194,6 @@ def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
 @task(name="image", task_run_name="image {unit.name}", persist_result=False)
 def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site) -> Made:
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
-    # The science is imported where it runs: the flow's own process starts two seconds sooner without it.
-    from orca.imaging import image
-    from orca.sky import sources_up
-
     stop = stop_signal()
     making = draft(unit.prefix.name, "image", [*unit.sources, *tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
@@ -197,20 +207,9 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
         report_step(unit.name, "calibrating")
         staged = _stage(unit, tables, options, site, work, stop)
         report_step(unit.name, "imaging")
-        cpus = os.cpu_count() or 1
-        made = image(
-            staged.path,
-            fit_to_machine(options, cpus, site.memory_gb),
-            site.wsclean,
-            work.path,
-            unit.name,
-            stop=stop,
-            owner=work.owner,
-            deadline_s=site.wsclean_s,
-            sources=sources_up(staged.time_s, 0.0),
-        )
+        made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
-        picture = _draw(made, sources_up(staged.time_s, 0.0), work.path / f"{unit.name}.png")
+        picture = _draw(made, staged.time_s, work.path / f"{unit.name}.png")
         report_step(unit.name, "publishing")
         files = [*made.files, picture, Path(made.record.log)]
         manifest = publish(
@@ -229,7 +228,8 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
             ),
             manifest_path,
         )
-    _show(unit.name, unit.prefix.parent / picture.name)
+    unit.prefix.with_name(f"{unit.prefix.name}.failed.log").unlink(missing_ok=True)
+    _show(unit, unit.prefix.parent / picture.name, manifest.quality)
     return _made(manifest, manifest_path, skipped=False)
 
 
@@ -253,21 +253,54 @@ def _stage(
     )
 
 
-def _draw(made: ImageResult, sources: Sequence[Source], png: Path) -> Path:
+def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work: Scratch, stop: Stop) -> ImageResult:
+    """Run WSClean; when it fails, its log is kept."""
+    from orca.imaging import image
+    from orca.sky import sources_up
+
+    try:
+        return image(
+            staged.path,
+            fit_to_machine(options, os.cpu_count() or 1, site.memory_gb),
+            site.wsclean,
+            work.path,
+            unit.name,
+            stop=stop,
+            owner=work.owner,
+            deadline_s=site.wsclean_s,
+            sources=sources_up(staged.time_s, 0.0),
+        )
+    except ProgramError as error:
+        raise _keep_log(error, work.path / f"{unit.name}.log", unit.prefix) from error
+
+
+def _draw(made: ImageResult, time_s: float, png: Path) -> Path:
     """Draw the first image that was made."""
     from orca.plots import sky_picture
+    from orca.sky import sources_up
 
-    sky_picture(next(iter(made.pictures.values())), png, sources=sources)
+    sky_picture(next(iter(made.pictures.values())), png, sources=sources_up(time_s, 0.0))
     return png
 
 
-def _show(name: str, png: Path) -> None:
-    """Put a small copy of a picture where Prefect's page shows it."""
+def _show(unit: Unit, png: Path, quality: Quality) -> None:
+    """Put a small copy of the picture, and what was measured on it, where Prefect's page shows it."""
     from orca.plots import thumbnail
 
     picture = base64.b64encode(thumbnail(png)).decode()
-    key = re.sub(r"[^a-z0-9]+", "-", f"image-{name}".lower()).strip("-")
-    create_image_artifact(image_url=f"data:image/jpeg;base64,{picture}", key=key, description=str(png))
+    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in quality.items() if isinstance(value, int | float))
+    markdown = f"![{unit.name}](data:image/jpeg;base64,{picture})\n\n`{png}`\n\n| | |\n|:--|--:|\n{rows}\n"
+    key = re.sub(r"[^a-z0-9]+", "-", f"image-{unit.name}".lower()).strip("-")
+    create_markdown_artifact(markdown=markdown, key=key, description=str(png))
+
+
+def _keep_log(error: ProgramError, log: Path, prefix: Path) -> OrcaError:
+    """Bring the log of a program that failed beside where the product would be, and the error to name it."""
+    if not log.exists():
+        return error
+    kept = prefix.with_name(f"{prefix.name}.failed.log")
+    write_text(kept, log.read_text(errors="replace"))
+    return with_tail(type(error)(error.problem, error.path, f"See {kept}"), error.tail)
 
 
 def _made(manifest: Manifest, path: Path, *, skipped: bool) -> Made:

@@ -101,7 +101,7 @@ def image(
     *,
     stop: Callable[[], str | None] | None = None,
     owner: str | None = None,
-    deadline_s: float | None = None,
+    deadline_s: float = 7200.0,
     sources: Iterable[Source] = BRIGHT_SOURCES,
 ) -> ImageResult:
     """Run WSClean, check what it wrote, and measure it.
@@ -119,8 +119,8 @@ def image(
     name : str
     stop, owner : optional
         See `orca.process.run`.
-    deadline_s : float, optional
-        Used if sooner than that of the options.
+    deadline_s : float
+        Used unless the options have a sooner one.
     sources : sources
         To be measured.
 
@@ -141,7 +141,7 @@ def image(
         record = run(
             wsclean_argv(program, options, inputs, prefix, temp_dir),
             log=log,
-            deadline_s=min(options.deadline_s, deadline_s or math.inf),
+            deadline_s=min(options.deadline_s or deadline_s, deadline_s),
             threads=options.threads,
             memory_gb=1.25 * options.memory_gb + 1,  # -abs-mem is what WSClean aims at, without its images
             cwd=folder,

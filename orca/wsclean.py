@@ -86,10 +86,10 @@ class ImagingOptions(BaseModel):
         description="Antennas to leave out, by correlator number or name: 12, LWA-266",
         examples=[[12, "LWA-266"]],
     )
-    deadline_s: float = Field(
-        default=3600.0,
+    deadline_s: float | None = Field(
+        default=None,
         gt=0,
-        description="Seconds after which WSClean is ended",
+        description="Seconds after which WSClean is ended; the configuration's limit if not given",
         json_schema_extra={"cli": "--deadline"},
     )
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orca.cli import configuration
+from orca.cli import complain, configuration
 from orca.cli.options import from_model
 from orca.errors import InputError
-from orca.wsclean import ImagingOptions
+from orca.wsclean import ImagingOptions, advice
 
 if TYPE_CHECKING:
     from orca.cluster.gather import Outcome
@@ -57,6 +57,8 @@ def imaging(
     if not any(path.exists() for path in measurement_sets):
         raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
 
+    for note in advice(options):
+        complain("note", note)
     arguments = {
         "measurement_sets": measurement_sets,
         "delay": delay,

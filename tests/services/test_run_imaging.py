@@ -192,7 +192,12 @@ def test_a_failing_imager_and_a_deadline_are_told_in_words(
     assert "longer than 1 s" in made["reason"]
     assert subprocess.run(["pgrep", "-f", str(slow)], capture_output=True).returncode == 1
     assert site.leftovers() == []
-    assert list((tmp_path / "out").glob("*")) == []
+    [log] = (tmp_path / "out").iterdir()
+    assert log.name == f"{integrations[0].stem}.failed.log"
+    assert str(log) in made["reason"]
+    [made] = outcomes(site.run(*words)).values()
+    assert made["status"] == "done"
+    assert not log.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(
@@ -213,7 +218,7 @@ def test_too_little_space_is_refused_and_a_disk_that_fills_up_is_survived(
     [made] = outcomes(site.run(*words, paths=paths)).values()
     assert "free" in made["reason"]
     assert list(tmpfs.glob("orca-*")) == []
-    filling = script(tmp_path / "filling", f"head -c 60M /dev/zero > {tmpfs}/ballast; exec wsclean \"$@\"")
+    filling = script(tmp_path / "filling", f'head -c 60M /dev/zero > {tmpfs}/ballast; exec wsclean "$@"')
     none_kept = {"scratch_reserve_gb": 0.0}
     [made] = outcomes(
         site.run(*words, "--size", "512", paths=paths, limits=none_kept, execs={"wsclean": str(filling)})

@@ -1,4 +1,4 @@
-"""Calibration tables and their application, beside CASA's applycal (skipped where the extra `casa` is not installed)."""
+"""Calibration tables and their application, beside CASA's applycal (skipped without the extra `casa`)."""
 
 from __future__ import annotations
 
