@@ -6,20 +6,27 @@ outcome: what the infrastructure killed is submitted again, what the data killed
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 
-from distributed import as_completed
+from distributed import Client
 from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
+from httpx import HTTPStatusError
 from prefect import Task, get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed, Failed, State
 
+from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import STEPS_TOPIC
 from orca.errors import InfrastructureError, OrcaError
 
@@ -27,6 +34,10 @@ Status = Literal["done", "skipped", "failed"]
 Cause = Literal["", "payload", "infrastructure"]
 RESUBMISSIONS = 2
 """How often a unit that the infrastructure killed is submitted again."""
+REFILL_S = 0.5
+"""How often to look for new workers while nothing ends."""
+RECORD_PATIENCE_S = 10.0
+"""How long to wait for the server to have the record of a task run whose worker died."""
 
 
 class UnitResult(Protocol):
@@ -89,13 +100,18 @@ def listening(listener: Listener) -> Iterator[None]:
 class _Waiting:
     unit: str
     future: PrefectFuture[Any]
-    attempts: int = field(default=1)
+    attempts: int
+    lost: str = ""
+    """Why Dask gave it up, if it did."""
 
 
 def gather(
     task: Task[Any, Any], units: Mapping[str, dict[str, Any]], *, resubmissions: int = RESUBMISSIONS
 ) -> list[Outcome]:
-    """Run a task for every unit and wait until each has ended.
+    """Run a task for every unit and wait until each has ended; to be called in a flow that runs on Dask.
+
+    No more task runs are submitted than the cluster has slots: Dask blames the death of a worker on all tasks that it
+    was given, so a unit that always kills its worker would take the waiting ones with it.
 
     Parameters
     ----------
@@ -111,28 +127,67 @@ def gather(
     list of Outcome
         In the order of `units`.
     """
-    if not units:
-        return []
     notify = _listener.get() or _log_event
-    first = {name: _Waiting(name, task.submit(**arguments)) for name, arguments in units.items()}
-    waiting = {_dask_future(w.future).key: w for w in first.values()}
-    client = _dask_future(next(iter(first.values())).future).client
+    client = _dask_client()
     client.subscribe_topic(STEPS_TOPIC, lambda event: _on_step(event, units, notify))
+    todo = deque((unit, 1) for unit in units)
+    ended: SimpleQueue[_Waiting] = SimpleQueue()
     outcomes: dict[str, Outcome] = {}
-    ended = as_completed([_dask_future(w.future) for w in first.values()], loop=client.loop)
-    for dask_future in ended:
-        current = waiting.pop(dask_future.key)
+    lost: list[_Waiting] = []
+    running = 0
+    while todo or running:
+        while todo and running < _slots(client):
+            unit, attempt = todo.popleft()
+            _submit(task, unit, units[unit], attempt, ended)
+            running += 1
+        try:
+            current = ended.get(timeout=REFILL_S)
+        except Empty:
+            continue
+        running -= 1
         outcome = _outcome(current)
+        if current.lost:
+            lost.append(current)
         if outcome.cause == "infrastructure" and current.attempts <= resubmissions and client.status == "running":
             notify(Event(current.unit, f"submitted again: {outcome.reason}"))
-            again = _Waiting(current.unit, task.submit(**units[current.unit]), current.attempts + 1)
-            waiting[_dask_future(again.future).key] = again
-            ended.add(_dask_future(again.future))
+            todo.append((current.unit, current.attempts + 1))
             continue
         outcomes[current.unit] = outcome
         notify(Event(current.unit, outcome.status, outcome))
+        if client.status != "running":
+            _give_up(todo, outcomes, notify)
     client.unsubscribe_topic(STEPS_TOPIC)
-    return [outcomes[name] for name in units]
+    _end_records(lost)
+    return [outcomes[unit] for unit in units]
+
+
+def _submit(
+    task: Task[Any, Any], unit: str, arguments: dict[str, Any], attempt: int, ended: SimpleQueue[_Waiting]
+) -> None:
+    waiting = _Waiting(unit, task.submit(**arguments), attempt)
+    waiting.future.wrapped_future.add_done_callback(lambda _: ended.put(waiting))  # type: ignore[attr-defined]
+
+
+def _slots(client: Client) -> int:
+    """Tasks that the workers of now can run at once; one when none has come yet."""
+    return max(1, sum(client.nthreads().values()))
+
+
+def _give_up(todo: deque[tuple[str, int]], outcomes: dict[str, Outcome], notify: Listener) -> None:
+    """The scheduler is gone: what was never submitted cannot be done."""
+    while todo:
+        unit, attempt = todo.popleft()
+        reason = "the Dask cluster is gone"
+        outcomes[unit] = Outcome(unit, "failed", reason=reason, cause="infrastructure", attempts=attempt)
+        notify(Event(unit, "failed", outcomes[unit]))
+
+
+def _dask_client() -> Client:
+    """The client of the flow that runs."""
+    context = FlowRunContext.get()
+    if context is None or not isinstance(context.task_runner, PoolTaskRunner):
+        raise InfrastructureError("gather was called outside of a flow on Dask")
+    return context.task_runner.client
 
 
 def conclude(outcomes: list[Outcome], title: str) -> State[Any] | list[Outcome]:
@@ -180,10 +235,29 @@ def _failed(waiting: _Waiting, detail: str, cause: Cause) -> Outcome:
 
 
 def _lost(waiting: _Waiting, reason: str) -> Outcome:
-    """A task run that Dask gave up. Nobody else ends its record: without this it stays Running for ever."""
+    """A task run that Dask gave up, and whose record nobody else ends."""
+    waiting.lost = reason
+    return Outcome(waiting.unit, "failed", reason=reason, cause="infrastructure", attempts=waiting.attempts)
+
+
+def _end_records(lost: list[_Waiting]) -> None:
+    """Mark the task runs that died with their workers as crashed: without this they stay in Running for ever.
+
+    The server learns of task runs late, and of some never; these are asked for again for a while.
+    """
+    end = time.monotonic() + RECORD_PATIENCE_S
     with get_client(sync_client=True) as client:
-        client.set_task_run_state(waiting.future.task_run_id, Crashed(message=reason), force=True)
-    return _failed(waiting, reason, "infrastructure")
+        while lost:
+            for waiting in list(lost):
+                try:
+                    state: State[Any] = Crashed(message=waiting.lost)
+                    client.set_task_run_state(waiting.future.task_run_id, state, force=True)
+                    lost.remove(waiting)
+                except (ObjectNotFound, HTTPStatusError) as error:
+                    get_run_logger().debug("no record of the lost task run of %s yet: %s", waiting.unit, error)
+            if lost and time.monotonic() > end:
+                return
+            time.sleep(0.5 if lost else 0)
 
 
 def _on_step(event: tuple[float, Any], units: Mapping[str, Any], notify: Listener) -> None:
@@ -196,7 +270,3 @@ def _log_event(event: Event) -> None:
     if event.outcome is not None:
         level = "error" if event.outcome.status == "failed" else "info"
         getattr(get_run_logger(), level)("%s %s %s", event.unit, event.outcome.status, event.outcome.reason)
-
-
-def _dask_future(future: PrefectFuture[Any]) -> Any:
-    return future.wrapped_future  # type: ignore[attr-defined]

@@ -1,0 +1,36 @@
+"""How a flow waits: every unit ends with a reason, and no task run stays Running."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from site_of_tests import Site
+
+
+def test_every_way_in_which_a_task_ends_is_told_apart(site: Site, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("gathering.py")
+    result = subprocess.run(
+        [sys.executable, script, tmp_path], env=site.environment(), capture_output=True, text=True, timeout=200
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    ended = {o["unit"]: (o["status"], o["cause"], o["attempts"]) for o in found["outcomes"]}
+    assert ended == {
+        "fine": ("done", "", 1),
+        "fresh": ("skipped", "", 1),
+        "wrong data": ("failed", "payload", 1),
+        "a bug": ("failed", "payload", 1),
+        "machine trouble once": ("done", "", 2),
+        "kills its worker once": ("done", "", 2),
+        "always kills its worker": ("failed", "infrastructure", 2),
+    }
+    reasons = {o["unit"]: o["reason"] for o in found["outcomes"]}
+    assert reasons["wrong data"] == "the-file: is wrong. Do something"
+    assert "ZeroDivisionError: oops" in reasons["a bug"]
+    assert "worker died" in reasons["always kills its worker"]
+    assert len((tmp_path / "always kills its worker").read_text()) == 2
+    assert "RUNNING" not in found["states"]
+    assert "PENDING" not in found["states"]
