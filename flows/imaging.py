@@ -23,6 +23,7 @@ from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.local import slot_memory_gb
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
+from orca.disk import make_folder
 from orca.endings import with_tail
 from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
 from orca.isolation import run_isolated
@@ -30,7 +31,7 @@ from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
 from orca.products import publish, write_text
-from orca.scratch import Scratch, require_space, scratch_folder, sweep
+from orca.scratch import Scratch, scratch_folder, sweep
 from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def plan(
                 f"would make the same image as {first.sources[0]}", second.sources[0], "Give each only once"
             )
     for folder in {unit.prefix.parent for unit in units}:
-        require_space(folder, 0, "images")
+        make_folder(folder)
     return units
 
 
