@@ -5,20 +5,17 @@ The science is imported where it runs: the process of the flow starts two second
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from orca import config, naming
+from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.local import slot_memory_gb
 from orca.cluster.runner import PoolTaskRunner
@@ -167,11 +164,11 @@ def plan(
     sources = sorted(Path(source).absolute() for source in measurement_sets)
     groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
     units = [_unit(group, out, images) for group in groups]
-    for first, second in pairwise(units):
-        if first.prefix == second.prefix:
-            raise InputError(
-                f"would make the same image as {first.sources[0]}", second.sources[0], "Give each only once"
-            )
+    first: dict[Path, Unit] = {}
+    for unit in units:
+        if unit is not first.setdefault(unit.prefix, unit):
+            same = first[unit.prefix].sources[0]
+            raise InputError(f"would make the same image as {same}", unit.sources[0], "Give each only once")
     for folder in {unit.prefix.parent for unit in units}:
         make_folder(folder)
     return units
@@ -195,6 +192,8 @@ def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
 @task(name="image", task_run_name="image {unit.name}", persist_result=False)
 def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site) -> Made:
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
+    from orca.plots import thumbnail
+
     stop = stop_signal()
     making = draft(unit.prefix.name, "image", [*unit.sources, *tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
@@ -230,8 +229,9 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
             manifest_path,
         )
     unit.prefix.with_name(f"{unit.prefix.name}.failed.log").unlink(missing_ok=True)
-    _show(unit, unit.prefix.parent / picture.name, manifest.quality)
-    return _made(manifest, manifest_path, skipped=False)
+    made_now = _made(manifest, manifest_path, skipped=False)
+    show_picture(unit.name, thumbnail(made_now.picture), str(made_now.picture), manifest.quality)
+    return made_now
 
 
 def _stage(
@@ -282,17 +282,6 @@ def _draw(made: ImageResult, time_s: float, png: Path) -> Path:
 
     sky_picture(next(iter(made.pictures.values())), png, sources=sources_up(time_s, 0.0))
     return png
-
-
-def _show(unit: Unit, png: Path, quality: Quality) -> None:
-    """Put a small copy of the picture, and what was measured on it, where Prefect's page shows it."""
-    from orca.plots import thumbnail
-
-    picture = base64.b64encode(thumbnail(png)).decode()
-    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in quality.items() if isinstance(value, int | float))
-    markdown = f"![{unit.name}](data:image/jpeg;base64,{picture})\n\n`{png}`\n\n| | |\n|:--|--:|\n{rows}\n"
-    key = re.sub(r"[^a-z0-9]+", "-", f"image-{unit.name}".lower()).strip("-")
-    create_markdown_artifact(markdown=markdown, key=key, description=str(png))
 
 
 def _keep_log(error: ProgramError, log: Path, prefix: Path) -> OrcaError:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from orca.disk import make_folder, remove, storage_errors, sync
-from orca.errors import InputError, StorageError
-from orca.manifest import Fingerprint, Manifest, fingerprint
+from orca.errors import InputError, InvalidDataError, MissingDataError, StorageError
+from orca.manifest import Fingerprint, Manifest, fingerprint, read_manifest
 from orca.scratch import owner_token, part_path, require_space, sweep
 
 
@@ -22,10 +22,10 @@ def publish(files: Mapping[Path, Path], manifest: Manifest, manifest_path: Path)
     """Bring finished files from scratch to their final names, all of them whole, and then the manifest.
 
     Everything is first brought into the folder that it goes to under a hidden name (moved on the same file system,
-    else copied with its times) and synced. Only then is the old manifest removed, each file renamed into place and
-    the new manifest written. So a crash leaves the old product whole, or files without a manifest that matches them;
-    never a half-written file under a final name. No locks: see `orca.manifest.fresh`. What dead publishers left in
-    the folders is swept.
+    else copied with its times) and synced. Only then is the old manifest removed, each file renamed into place, what
+    the old product had and the new one has not removed, and the new manifest written. So a crash leaves the old
+    product whole, or files without a manifest that matches them; never a half-written file under a final name. No
+    locks: see `orca.manifest.fresh`. What dead publishers left in the folders is swept.
 
     Parameters
     ----------
@@ -65,12 +65,17 @@ def publish(files: Mapping[Path, Path], manifest: Manifest, manifest_path: Path)
         for source, final in files.items():
             _bring(source, staged[final])
         outputs = tuple(_as_if_at(final, fingerprint(part)) for final, part in staged.items())
+        superseded = _outputs_of(manifest_path)
         with storage_errors(manifest_path.parent):
             manifest_path.unlink(missing_ok=True)
             sync(manifest_path.parent)
         for final, part in staged.items():
             with storage_errors(final):
                 _rename_into_place(part, final)
+        kept = {output.path for output in outputs}
+        for old in superseded:
+            if old.path not in kept and _is_still(old):
+                remove(Path(old.path))
         for folder in folders:
             with storage_errors(folder):
                 sync(folder)
@@ -103,6 +108,22 @@ def write_text(path: Path, text: str) -> None:
             sync(path.parent)
     finally:
         remove(part)
+
+
+def _outputs_of(manifest_path: Path) -> tuple[Fingerprint, ...]:
+    """What the product that is there now consists of; nothing if there is none."""
+    try:
+        return read_manifest(manifest_path).outputs
+    except (MissingDataError, InvalidDataError):
+        return ()
+
+
+def _is_still(output: Fingerprint) -> bool:
+    """Whether a file is the one that a manifest describes, and so ours to remove."""
+    try:
+        return fingerprint(Path(output.path)) == output
+    except MissingDataError:
+        return False
 
 
 def _as_if_at(final: Path, part: Fingerprint) -> Fingerprint:

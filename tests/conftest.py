@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from site_of_tests import Site
 
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PRIVATE = ("ORCA_CONF", "ORCA_OWNER", "ORCA_TRACEBACK", "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILES_PATH")
@@ -114,3 +116,30 @@ def copy_ms(make_ms: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]
         return target
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A home, a configuration and a Prefect server for all tests of a module that call the command line."""
+    place = Site(tmp_path_factory.mktemp("site"), {"dask": {"workers": 1}, "limits": {"settle_s": 2.0}})
+    yield place
+    place.run("down")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`small_disk("40m")`: an empty file system of that size; needs root."""
+    places: list[Path] = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / f"disk{len(places)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a small disk")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -20,12 +20,12 @@ from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 from httpx import HTTPStatusError
 from prefect import Task, get_client, get_run_logger
-from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed, Failed, State
 
+from orca.cluster.artifacts import show_table
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import STEPS_TOPIC
 from orca.errors import InfrastructureError, OrcaError
@@ -197,7 +197,7 @@ def conclude(outcomes: list[Outcome], title: str) -> State[Any] | list[Outcome]:
         for o in outcomes
     ]
     if rows:
-        create_table_artifact(table=rows, key=f"{title}-summary", description=summary(outcomes))
+        show_table(f"{title}-summary", rows, summary(outcomes))
     if any(o.status == "failed" for o in outcomes):
         return Failed(message=summary(outcomes))
     return outcomes

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +36,6 @@ def integrations(raw: Path) -> list[Path]:
 def tables(raw: Path) -> list[str]:
     truth = raw / "truth"
     return ["--delay", f"{truth}/73MHz.truth.delay", "--bandpass", f"{truth}/73MHz.truth.bandpass"]
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 40 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_sources_are_found_with_their_flux_where_they_are(
@@ -211,37 +199,41 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(
 
 
 def test_too_little_space_is_refused_and_a_disk_that_fills_up_is_survived(
-    site: Site, integrations: list[Path], tmpfs: Path, tmp_path: Path
+    site: Site, integrations: list[Path], small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    disk = small_disk("40m")
     words = ("run", "imaging", integrations[0], *SMALL, "--out", tmp_path / "out", "--json")
-    paths = {"data": str(site.data), "scratch": str(tmpfs)}
+    paths = {"data": str(site.data), "scratch": str(disk)}
     [made] = outcomes(site.run(*words, paths=paths)).values()
     assert "free" in made["reason"]
-    assert list(tmpfs.glob("orca-*")) == []
-    filling = script(tmp_path / "filling", f'head -c 60M /dev/zero > {tmpfs}/ballast; exec wsclean "$@"')
+    assert list(disk.glob("orca-*")) == []
+    filling = script(tmp_path / "filling", f'head -c 60M /dev/zero > {disk}/ballast; exec wsclean "$@"')
     none_kept = {"scratch_reserve_gb": 0.0}
     [made] = outcomes(
         site.run(*words, "--size", "512", paths=paths, limits=none_kept, execs={"wsclean": str(filling)})
     ).values()
     assert made["status"] == "failed"
     assert "full" in made["reason"] or "space" in made["reason"]
-    (tmpfs / "ballast").unlink()
+    (disk / "ballast").unlink()
     [made] = outcomes(site.run(*words, "--size", "512", paths=paths, limits=none_kept)).values()
     assert made["status"] == "done"
 
 
-def test_a_disk_that_fills_up_while_calibrating_is_survived(integrations: list[Path], tmpfs: Path) -> None:
+def test_a_disk_that_fills_up_while_calibrating_is_survived(
+    integrations: list[Path], small_disk: Callable[[str], Path]
+) -> None:
     """casacore aborts the process then: it must be a child's, and the error must say why."""
     from orca.errors import StorageError
     from orca.isolation import run_isolated
     from orca.ms.stage import stage
 
-    (tmpfs / "ballast").write_bytes(b"\0" * (40 * 1024**2 - 500_000))
+    disk = small_disk("40m")
+    (disk / "ballast").write_bytes(b"\0" * (40 * 1024**2 - 500_000))
     with pytest.raises(StorageError, match="full"):
-        run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
-    (tmpfs / "ballast").unlink()
-    shutil.rmtree(tmpfs / "out.ms", ignore_errors=True)
-    staged = run_isolated(stage, integrations[:1], tmpfs / "out.ms", deadline_s=60.0, disk=tmpfs)
+        run_isolated(stage, integrations[:1], disk / "out.ms", deadline_s=60.0, disk=disk)
+    (disk / "ballast").unlink()
+    shutil.rmtree(disk / "out.ms", ignore_errors=True)
+    staged = run_isolated(stage, integrations[:1], disk / "out.ms", deadline_s=60.0, disk=disk)
     assert np.isfinite(staged.flagged_share)
 
 

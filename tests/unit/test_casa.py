@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from casacore import tables as ct
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from casa import Casa, casa_python
+from casacore import tables as ct
 
 from orca.calibration.tables import read_table, write_table
 from orca.ms.stage import stage

@@ -37,6 +37,17 @@ def test_publishing_again_replaces_files_and_folders(published, tmp_path):
     assert fresh(manifest_path, inputs, OPTIONS)
 
 
+def test_what_only_the_old_product_had_is_removed_unless_somebody_changed_it(published, tmp_path):
+    final, inputs, manifest_path = published
+    (tmp_path / "b.fits").write_bytes(b"new fits")
+    publish({tmp_path / "b.fits": final / "b.fits"}, a_manifest(inputs), manifest_path)
+    assert sorted(path.name for path in final.iterdir()) == ["a.manifest.json", "b.fits"]
+    (final / "b.fits").write_bytes(b"somebody's own")
+    (tmp_path / "c.fits").write_bytes(b"newest fits")
+    publish({tmp_path / "c.fits": final / "c.fits"}, a_manifest(inputs), manifest_path)
+    assert sorted(path.name for path in final.iterdir()) == ["a.manifest.json", "b.fits", "c.fits"]
+
+
 def test_a_file_may_take_the_place_of_a_folder_and_a_folder_that_of_a_file(published, tmp_path):
     final, inputs, manifest_path = published
     (tmp_path / "b").write_bytes(b"file")

@@ -1,0 +1,37 @@
+"""What Prefect's page shows of a run. It is telemetry: when the server is away, the work goes on without it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from httpx import HTTPError
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.exceptions import PrefectException
+from prefect.logging import get_logger
+
+
+def show_picture(name: str, jpeg: bytes, where: str, numbers: Mapping[str, Any]) -> None:
+    """A small picture with its place and its numbers."""
+    rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in numbers.items() if isinstance(value, int | float))
+    picture = base64.b64encode(jpeg).decode()
+    markdown = f"![{name}](data:image/jpeg;base64,{picture})\n\n`{where}`\n\n| | |\n|:--|--:|\n{rows}\n"
+    try:
+        create_markdown_artifact(markdown=markdown, key=_key(f"image-{name}"), description=where)
+    except (HTTPError, PrefectException) as error:
+        get_logger(__name__).warning("the picture of %s is not on Prefect's page: %s", name, error)
+
+
+def show_table(name: str, rows: Sequence[dict[str, Any]], description: str) -> None:
+    """A table, one dict a row."""
+    try:
+        create_table_artifact(table=list(rows), key=_key(name), description=description)
+    except (HTTPError, PrefectException) as error:
+        get_logger(__name__).warning("the table %s is not on Prefect's page: %s", name, error)
+
+
+def _key(name: str) -> str:
+    """As Prefect wants it: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
