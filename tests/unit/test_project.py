@@ -95,7 +95,7 @@ def test_no_file_names_a_package_registry_or_a_folder_of_somebodys_machine() -> 
         ("open('/" + "root/x')", True),
         ("/" + "home/somebody/data", True),
         ("/home/pipeline and /lustre/pipeline", False),
-        ("scratch/work/x, $HOME/work/, ~/work/, .." + "/root/x", False),
+        ("scratch/work/x, $HOME/work/, ~/work/, ../" + "root/x", False),
     ],
 )
 def test_a_trace_is_found(text: str, is_trace: bool) -> None:
