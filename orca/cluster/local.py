@@ -16,7 +16,6 @@ from orca.config import model as config
 POOLS = ("default", "imaging", "bandpass", "cosmology")
 """The work pools; a worker offers one resource of each name for every task that it can run."""
 DASK_SETTINGS = {
-    "distributed.worker.daemon": False,  # daemons may not have children, and isolated functions are children
     "distributed.admin.low-level-log-length": 20,  # else the scheduler grows by 50 kB a task
     "distributed.scheduler.no-workers-timeout": "15 minutes",  # else a flow without workers waits for ever
     "distributed.scheduler.worker-ttl": "30 minutes",  # casacore holds the interpreter's lock for long

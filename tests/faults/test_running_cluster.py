@@ -1,0 +1,77 @@
+"""`dask.address`: tasks run on a Dask cluster that is there already, and stop when nobody waits for them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from site_of_tests import Site, outcomes, script
+from test_imaging_faults import SMALL, imagers, wait_for
+
+from orca.ms.simulate import SimulationOptions, simulate
+
+
+@pytest.fixture(scope="module")
+def integration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    [path] = simulate(tmp_path_factory.mktemp("raw"), SimulationOptions(antennas=24, channels=8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler and a worker with one slot for imaging, as a cluster would run them."""
+    folder = tmp_path_factory.mktemp("dask")
+    file = folder / "scheduler.json"
+    dask = str(Path(sys.executable).with_name("dask"))
+    environment = site.environment() | {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+    scheduler = [
+        dask,
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(file),
+    ]
+    worker = [dask, "worker", "--scheduler-file", str(file), "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
+    worker += ["--resources", "imaging=1", "--preload", "orca.cluster.worker", "--local-directory", str(folder)]
+    started = []
+    with (folder / "log").open("w") as log:
+        for command in (scheduler, worker):
+            started.append(subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log))
+            wait_for(file.exists, "the start of the Dask scheduler")
+    yield json.loads(file.read_text())["address"]
+    for process in reversed(started):
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_a_running_cluster_does_the_work(site: Site, address: str, integration: Path, tmp_path: Path) -> None:
+    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
+    result = site.run(*words, dask={"address": address})
+    assert [made["status"] for made in outcomes(result).values()] == ["done"], result.stderr
+
+
+def test_the_program_ends_soon_after_the_flow_was_killed(
+    site: Site, address: str, integration: Path, tmp_path: Path
+) -> None:
+    stalling = script(tmp_path / "stalling-wsclean", f"touch {tmp_path}/started; sleep 300")
+    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out")
+    settings = {"dask": {"address": address}, "execs": {"wsclean": str(stalling)}}
+    command = site.start(*words, **settings)
+    wait_for((tmp_path / "started").exists, "imaging")
+    command.send_signal(signal.SIGKILL)
+    command.wait(timeout=30)
+    killed = time.monotonic()
+    wait_for(lambda: not imagers(stalling), "the end of the imager", patience_s=45.0)
+    assert time.monotonic() - killed < 45
+    wait_for(lambda: not site.leftovers(), "the sweeping of scratch", patience_s=20.0)
+    assert list((tmp_path / "out").glob("*.fits")) == []
