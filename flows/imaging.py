@@ -22,7 +22,7 @@ from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.endings import with_tail
-from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
+from orca.errors import InputError, OrcaError, ProgramError
 from orca.isolation import run_isolated
 from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
@@ -131,13 +131,33 @@ def imaging(
             max_zero_share=settings.limits.max_zero_share,
         ),
     )
-    tables = tuple(Path(table) for table in (delay, bandpass) if table is not None)
+    tables = chosen_tables(delay, bandpass)
     units = plan(measurement_sets, tables, out, settings.paths.images, options.together)
     outcomes = gather(
         image_unit,
         {unit.name: {"unit": unit, "tables": tables, "options": options, "site": site} for unit in units},
     )
     return conclude(outcomes, "imaging")
+
+
+def chosen_tables(delay: Path | None, bandpass: Path | None) -> tuple[Path, ...]:
+    """The calibration tables that were given, each of its kind.
+
+    Raises
+    ------
+    DataError
+        There is no such table, or it is none.
+    InputError
+        It is of another kind.
+    """
+    if delay is None and bandpass is None:
+        return ()
+    from orca.calibration.tables import read_kind
+
+    for name, table, kinds in (("delay", delay, ("K Jones",)), ("bandpass", bandpass, ("B Jones", "G Jones"))):
+        if table is not None and (kind := read_kind(Path(table))) not in kinds:
+            raise InputError(f"is of kind {kind}; a {name} table is {' or '.join(kinds)}", table, "Give the right one")
+    return tuple(Path(table).absolute() for table in (delay, bandpass) if table is not None)
 
 
 def plan(
@@ -150,18 +170,16 @@ def plan(
     Raises
     ------
     InputError
-        No Measurement Set, or two that would make the same image.
-    MissingDataError
-        A calibration table that is not there.
+        No Measurement Set, two that would make the same image, or an output folder inside an input.
     StorageError
         The output folder cannot be written.
     """
     if not measurement_sets:
         raise InputError("no Measurement Set given", remedy="Name at least one")
-    for table in tables:
-        if not table.exists():
-            raise MissingDataError("there is no such calibration table", table, "Check the name")
-    sources = sorted(Path(source).absolute() for source in measurement_sets)
+    sources = sorted({Path(source).resolve(): Path(source).absolute() for source in measurement_sets}.values())
+    for given in (*sources, *tables):
+        if out is not None and out.resolve().is_relative_to(given.resolve()):
+            raise InputError("is inside an input, and inputs are only read", out, "Choose another folder")
     groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
     units = [_unit(group, out, images) for group in groups]
     first: dict[Path, Unit] = {}
@@ -209,9 +227,9 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
         report_step(unit.name, "imaging")
         made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
-        picture = _draw(made, staged.time_s, work.path / f"{unit.name}.png")
+        pictures = _draw(made, staged.time_s, work.path / unit.name, "" if tables else "not calibrated")
         report_step(unit.name, "publishing")
-        files = [*made.files, picture, Path(made.record.log)]
+        files = [*made.files, *pictures, Path(made.record.log)]
         manifest = publish(
             {path: unit.prefix.parent / path.name for path in files},
             making.manifest(
@@ -271,26 +289,33 @@ def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work
             deadline_s=site.wsclean_s,
             sources=sources_up(staged.time_s, 0.0),
         )
-    except ProgramError as error:
-        raise _keep_log(error, work.path / f"{unit.name}.log", unit.prefix) from error
+    except OrcaError as error:
+        raise _told(error, unit, work) from error
 
 
-def _draw(made: ImageResult, time_s: float, png: Path) -> Path:
-    """Draw the first image that was made."""
+def _draw(made: ImageResult, time_s: float, prefix: Path, note: str) -> list[Path]:
+    """Draw the image of each polarization; the first one's picture has the bare name."""
     from orca.plots import sky_picture
     from orca.sky import sources_up
 
-    sky_picture(next(iter(made.pictures.values())), png, sources=sources_up(time_s, 0.0))
-    return png
+    pictures: list[Path] = []
+    for pol, fits in made.pictures.items():
+        pictures.append(prefix.with_name(f"{prefix.name}{f'-{pol}' if pictures else ''}.png"))
+        sky_picture(fits, pictures[-1], note=note, sources=sources_up(time_s, 0.0))
+    return pictures
 
 
-def _keep_log(error: ProgramError, log: Path, prefix: Path) -> OrcaError:
-    """Bring the log of a program that failed beside where the product would be, and the error to name it."""
-    if not log.exists():
-        return error
-    kept = prefix.with_name(f"{prefix.name}.failed.log")
-    write_text(kept, log.read_text(errors="replace"))
-    return with_tail(type(error)(error.problem, error.path, f"See {kept}"), error.tail)
+def _told(error: OrcaError, unit: Unit, work: Scratch) -> OrcaError:
+    """An error of the imager in terms of what the user knows; the log of a failed program is kept."""
+    path, remedy = error.path, error.remedy
+    if path is not None and Path(path).is_relative_to(work.path):
+        path = str(unit.sources[0])
+    log = work.path / f"{unit.name}.log"
+    if isinstance(error, ProgramError) and log.exists():
+        kept = unit.prefix.with_name(f"{unit.prefix.name}.failed.log")
+        write_text(kept, log.read_text(errors="replace"))
+        remedy = f"See {kept}"
+    return with_tail(type(error)(error.problem, path, remedy), error.tail)
 
 
 def _made(manifest: Manifest, path: Path, *, skipped: bool) -> Made:

@@ -35,6 +35,7 @@ def sky_picture(
     png_path: Path,
     *,
     title: str | None = None,
+    note: str = "",
     sources: Iterable[Source] = BRIGHT_SOURCES,
     percentiles: tuple[float, float] = (1.0, 99.7),
 ) -> None:
@@ -53,6 +54,8 @@ def sky_picture(
     title : str, optional
         First line above the image; if left out, start and subband as the file has them. The second line is made of
         polarization, frequency, beam and pixel.
+    note : str
+        Added to the first line.
     sources : sources
         To be named where they are on the picture and above the horizon.
     percentiles : (low, high)
@@ -86,7 +89,7 @@ def sky_picture(
     found = extent(picture)
     _draw_bar(figure, drawn, picture.unit)
     for height, size, text in (
-        (0.974, 17, title or _title(picture)),
+        (0.974, 17, f"{title or _title(picture)}   {note}".rstrip()),
         (0.943, 12.5, _subtitle(picture, up, found)),
         (0.024, 11.5, _caption(found, percentiles, picture.unit)),
     ):

@@ -7,6 +7,8 @@ The layout is CASA's: one row for each time, spectral window and antenna, with C
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,23 +108,40 @@ def read_table(path: Path) -> tuple[Solutions, ...]:
         be read to its end.
     """
     path = Path(path)
+    with _opened(path) as table:
+        kind = _kind_of(table, path)
+        rows = {c: table.getcol(c) for c in ("TIME", "SPECTRAL_WINDOW_ID", "ANTENNA1", "ANTENNA2")}
+        by_casa = "CASA_Version" in table.keywordnames()
+        windows = np.unique(rows["SPECTRAL_WINDOW_ID"])
+        return tuple(_read_window(table, path, kind, rows, int(w), by_casa) for w in windows)
+
+
+def read_kind(path: Path) -> str:
+    """Kind of a calibration table: B Jones, G Jones or K Jones. Raises as `read_table`."""
+    with _opened(Path(path)) as table:
+        return _kind_of(table, Path(path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ct.table]:
     if not path.exists():
-        raise MissingDataError("there is no such calibration table", path, "Check the name.")
+        raise MissingDataError("there is no such calibration table", path, "Check the name")
     if not (path / "table.dat").is_file():
-        raise InvalidDataError("not a casacore table", path, "Give the folder of a CASA calibration table.")
+        raise InvalidDataError("not a casacore table", path, "Give the folder of a CASA calibration table")
     try:
         with ct.table(str(path), ack=False, lockoptions="usernoread") as table:
-            kind = str(table.getkeywords().get("VisCal", ""))
-            if kind not in KINDS:
-                what = f"a calibration table of kind '{kind}'" if kind else "not a calibration table"
-                raise InvalidDataError(what, path, f"Understood are {', '.join(KINDS)}.")
-            rows = {c: table.getcol(c) for c in ("TIME", "SPECTRAL_WINDOW_ID", "ANTENNA1", "ANTENNA2")}
-            by_casa = "CASA_Version" in table.keywordnames()
-            windows = np.unique(rows["SPECTRAL_WINDOW_ID"])
-            return tuple(_read_window(table, path, kind, rows, int(w), by_casa) for w in windows)
+            yield table
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InvalidDataError(f"cannot be read: {reason}", path, "Make the table again.") from error
+        raise InvalidDataError(f"cannot be read: {reason}", path, "Make the table again") from error
+
+
+def _kind_of(table: ct.table, path: Path) -> str:
+    kind = str(table.getkeywords().get("VisCal", ""))
+    if kind not in KINDS:
+        what = f"a calibration table of kind '{kind}'" if kind else "not a calibration table"
+        raise InvalidDataError(what, path, f"Understood are {', '.join(KINDS)}")
+    return kind
 
 
 def _read_window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -89,6 +90,7 @@ def complain(kind: str, text: str) -> None:
 
 def main() -> None:
     """Run the command line of this process and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what was begun is cleared
     try:
         get_command(app)(prog_name="orca")
     except OrcaError as error:

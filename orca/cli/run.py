@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from orca.errors import InputError
 from orca.wsclean import ImagingOptions, advice
 
 if TYPE_CHECKING:
+    from orca.cli.progress import Watcher
     from orca.cluster.gather import Outcome
     from orca.config import Config
 
@@ -57,7 +60,8 @@ def imaging(
     if not any(path.exists() for path in measurement_sets):
         raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
 
-    for note in advice(options):
+    notes = [] if delay or bandpass else ["no calibration tables given: the images are not calibrated"]
+    for note in (*notes, *advice(options)):
         complain("note", note)
     arguments = {
         "measurement_sets": measurement_sets,
@@ -79,7 +83,7 @@ def _run(stage: str, arguments: dict[str, Any], total: int, settings: Config, *,
     from orca.cluster.session import open_session
 
     module = f"flows.{stage}"
-    with watching(stage, total) as watcher:
+    with watching(stage, total) as watcher, _cleared(settings.paths.scratch, watcher):
         with open_session(settings, preload=(module,), quiet=quiet) as session:
             flow = getattr(importlib.import_module(module), stage)
             from orca.cluster.gather import listening
@@ -92,7 +96,21 @@ def _run(stage: str, arguments: dict[str, Any], total: int, settings: Config, *,
             watcher.note(f"The Prefect server stays for the next call: {session.ui_url} (orca down ends it)")
     if not state.is_completed() and not any(outcome.status == "failed" for outcome in watcher.outcomes):
         state.result()  # raises what ended the flow
-    return watcher.outcomes
+    return sorted(watcher.outcomes, key=lambda outcome: outcome.unit)
+
+
+@contextmanager
+def _cleared(scratch: Path, watcher: Watcher) -> Iterator[None]:
+    """When the call is interrupted, end what it left and say how to go on."""
+    from orca.scratch import sweep
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        sweep(scratch)
+        done = sum(outcome.status != "failed" for outcome in watcher.outcomes)
+        watcher.note(f"interrupted with {done} done: the same command goes on from here")
+        raise
 
 
 def _report(outcomes: list[Outcome], as_json: bool) -> None:

@@ -12,6 +12,7 @@ import psutil
 from distributed import LocalCluster
 
 from orca.config import model as config
+from orca.disk import make_folder
 
 POOLS = ("default", "imaging", "bandpass", "cosmology")
 """The work pools; a worker offers one resource of each name for every task that it can run."""
@@ -70,7 +71,7 @@ def local_cluster(
     """
     count = workers or default_workers()
     memory = memory_gb * 1e9 if memory_gb else psutil.virtual_memory().total / count
-    scratch.mkdir(parents=True, exist_ok=True)
+    make_folder(scratch)
     with (
         dask.config.set(DASK_SETTINGS),
         LocalCluster(

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from orca.disk import make_folder
 from orca.errors import InfrastructureError
 from orca.products import write_text
 
@@ -87,7 +88,7 @@ def ensure(home: Path) -> tuple[Server, bool]:
 
     It may not answer yet: `wait_until_healthy` before it is used.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     with _locked(home):
         server = find(home)
         return (server, False) if server is not None else (_start(home), True)

@@ -6,6 +6,7 @@ next call; the Dask cluster lives as long as the session.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -59,7 +60,7 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
     preload : module names
         Imported by the workers of a cluster on this machine before their first task.
     quiet : bool
-        Keep Prefect's log off the terminal (its page has it anyway).
+        Keep Prefect's log off the terminal (its page has it anyway), and Dask's.
     """
     own: server.Server | None = None
     started = False
@@ -73,6 +74,9 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
     os.environ.update(server.client_environment(config.prefect.home, url))
     if quiet:
         os.environ.setdefault(CONSOLE_LOG_LEVEL, "CRITICAL")
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # read by distributed here and in the workers
+        for name in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     with ExitStack() as stack:
         address = config.dask.address or stack.enter_context(_own_cluster(config, preload))
