@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,20 +73,30 @@ def local_cluster(
     count = workers or default_workers()
     memory = memory_gb * 1e9 if memory_gb else psutil.virtual_memory().total / count
     make_folder(scratch)
-    with (
-        dask.config.set(DASK_SETTINGS),
-        LocalCluster(
-            n_workers=0,
-            threads_per_worker=threads,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address=None,
-            local_directory=str(scratch),
-            memory_limit=int(memory),
-            resources=dict.fromkeys(POOLS, threads),
-            preload=["orca.cluster.worker", *preload],
-        ) as cluster,
-    ):
-        cluster.scale(count)  # the workers come while the caller goes on
-        yield str(cluster.scheduler_address)
+    with dask.config.set(DASK_SETTINGS):
+        with _interrupts_blocked():  # an interrupt at the terminal is the flow's; it ends the workers in its own way
+            cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=threads,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                local_directory=str(scratch),
+                memory_limit=int(memory),
+                resources=dict.fromkeys(POOLS, threads),
+                preload=["orca.cluster.worker", *preload],
+            )
+        with cluster:
+            cluster.scale(count)  # the workers come while the caller goes on
+            yield str(cluster.scheduler_address)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Threads that are started meanwhile, and the processes that they start, never get SIGINT."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

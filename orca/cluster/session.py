@@ -75,7 +75,9 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
     if quiet:
         os.environ.setdefault(CONSOLE_LOG_LEVEL, "CRITICAL")
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # read by distributed here and in the workers
-        for name in ("distributed", "tornado", "asyncio"):
+        import distributed  # noqa: F401 - it sets levels of its own when it is imported
+
+        for name in ("distributed", "tornado.application", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     with ExitStack() as stack:

@@ -86,6 +86,9 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     _, alive = psutil.wait_procs(family, timeout=30)
     assert [p for p in alive if "stalling" not in " ".join(p.cmdline())] == []  # the shell's child, if it is slow
     assert list(out.glob("*")) == []
+    if number != signal.SIGKILL:
+        assert "the same command goes on from here" in (site.folder / "background.log").read_text()
+        assert site.leftovers() == []
     (tmp_path / "go").touch()
     again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
     assert [(made["status"], made["reason"]) for made in outcomes(again).values()] == [("done", "")]

@@ -165,6 +165,28 @@ def test_wrong_commands_exit_with_2_and_start_nothing(site: Site, integrations: 
     assert not (tmp_path / "out").exists()
 
 
+def test_inputs_stay_inputs_and_tables_are_of_their_kind(
+    site: Site, integrations: list[Path], tables: list[str], tmp_path: Path
+) -> None:
+    inside = site.run("run", "imaging", integrations[0], *SMALL, "--out", integrations[0] / "images")
+    assert (inside.returncode, "inputs are only read" in inside.stderr) == (2, True)
+    assert not (integrations[0] / "images").exists()
+    swapped = site.run("run", "imaging", integrations[0], "--delay", tables[3], "--out", tmp_path / "out")
+    assert (swapped.returncode, "is of kind B Jones" in swapped.stderr) == (2, True)
+
+
+def test_every_polarization_has_a_picture_and_a_path_given_twice_counts_once(
+    site: Site, integrations: list[Path], tmp_path: Path
+) -> None:
+    words = ("run", "imaging", integrations[0], integrations[0], *SMALL, "--pol", "IV", "--out", tmp_path / "out")
+    result = site.run(*words)
+    assert result.returncode == 0, result.stderr
+    assert "not calibrated" in result.stderr
+    assert {path.name.removeprefix(integrations[0].stem) for path in (tmp_path / "out").iterdir()} == {
+        "-I-dirty.fits", "-V-dirty.fits", ".png", "-V.png", ".log", ".manifest.json",
+    }  # fmt: skip
+
+
 def test_a_failing_imager_and_a_deadline_are_told_in_words(
     site: Site, integrations: list[Path], tmp_path: Path
 ) -> None:
