@@ -31,13 +31,13 @@ WORKER_GB = 4.0
 
 
 def default_workers() -> int:
-    """Worker processes for this machine: one a core, as far as the memory goes.
+    """Worker processes for this machine: one for every two cores, as far as the memory goes.
 
-    Most of WSClean runs in one thread (25 s with one or two threads for a dirty image of 4096 pixels), so images
-    beside each other use the cores better than threads do.
+    WSClean's Fourier transforms use the second core: on two cores eight images take as long with one worker as with
+    two, which take twice the memory (`benchmarks/imaging_flow.py`).
     """
     by_memory = int(psutil.virtual_memory().total / 1e9 / WORKER_GB)
-    return max(1, min(os.cpu_count() or 1, by_memory))
+    return max(1, min((os.cpu_count() or 1) // 2, by_memory))
 
 
 def slot_memory_gb(settings: config.Dask) -> float:
