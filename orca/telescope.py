@@ -165,10 +165,12 @@ def subband_of(freq_hz: ArrayLike) -> Subband | None:
     return SUBBANDS[int(counts.argmax())] if 2 * counts.max() > freq.size else None
 
 
-def split_core(positions_m: ArrayLike, radius_m: float = CORE_RADIUS_M) -> NDArray[np.bool_]:
+def split_core(
+    positions_m: ArrayLike, radius_m: float = CORE_RADIUS_M, outriggers: Sequence[int] | None = None
+) -> NDArray[np.bool_]:
     """Which antennas stand in the core.
 
-    The core is what lies within `radius_m` of its own median position: the median of all antennas starts, which the
+    If `outriggers` are given, all others do. Else the core is what lies within `radius_m` of its own median position: the median of all antennas starts, which the
     many core antennas hold near the core, then the median of those inside is taken until nothing changes. So a list
     with antennas missing, or in another frame, splits the same way. Of the telescope's 243 antennas fed by coax this
     takes 238; the other five stand 265 m away, among the outriggers, and count as such.
@@ -179,6 +181,8 @@ def split_core(positions_m: ArrayLike, radius_m: float = CORE_RADIUS_M) -> NDArr
         ITRF positions, or east, north, up: only distances matter.
     radius_m : float
         Largest distance from the middle.
+    outriggers : numbers, optional
+        Rows of the outriggers, as `telescope.outriggers` of the configuration gives them.
 
     Returns
     -------
@@ -188,11 +192,15 @@ def split_core(positions_m: ArrayLike, radius_m: float = CORE_RADIUS_M) -> NDArr
     Raises
     ------
     InputError
-        If the positions are not (n, 3).
+        If the positions are not (n, 3), or an outrigger is not among them.
     """
     positions = np.asarray(positions_m, float)
     if positions.ndim != 2 or positions.shape[1] != 3:
         raise InputError(f"positions have the shape {positions.shape}", remedy="They need to be (n, 3)")
+    if outriggers is not None:
+        if wrong := [number for number in outriggers if not 0 <= number < len(positions)]:
+            raise InputError(f"there is no antenna {wrong[0]}: the array has 0 to {len(positions) - 1}")
+        return ~np.isin(np.arange(len(positions)), list(outriggers))
     core = np.ones(len(positions), bool)
     for _ in range(20):
         middle = np.median(positions[core], axis=0) if core.any() else np.zeros(3)

@@ -385,3 +385,10 @@ def test_an_array_without_core_has_no_core_antennas():
     assert telescope.split_core(np.zeros((0, 3))).shape == (0,)
     with pytest.raises(InputError):
         telescope.split_core([1.0, 2.0, 3.0])
+
+
+def test_the_configuration_may_name_the_outriggers():
+    positions = np.zeros((5, 3))
+    np.testing.assert_array_equal(telescope.split_core(positions, outriggers=(1, 4)), [True, False, True, True, False])
+    with pytest.raises(InputError, match="no antenna 5"):
+        telescope.split_core(positions, outriggers=(5,))
