@@ -171,10 +171,11 @@ def split_core(
 ) -> NDArray[np.bool_]:
     """Which antennas stand in the core.
 
-    If `outriggers` are given, all others do. Else the core is what lies within `radius_m` of its own median position: the median of all antennas starts, which the
-    many core antennas hold near the core, then the median of those inside is taken until nothing changes. So a list
-    with antennas missing, or in another frame, splits the same way. Of the telescope's 243 antennas fed by coax this
-    takes 238; the other five stand 265 m away, among the outriggers, and count as such.
+    If `outriggers` are given, all others do. Else the core is what lies within `radius_m` of its own median position:
+    the median of all antennas starts, which the many core antennas hold near the core, then the median of those inside
+    is taken until nothing changes. So a list with antennas missing, or in another frame, splits the same way. Of the
+    telescope's 243 antennas fed by coax this takes 238; the other five stand 265 m away, among the outriggers, and
+    count as such.
 
     Parameters
     ----------
