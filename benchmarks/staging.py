@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         folder = Path(name)
-        [ms] = simulate(folder, SimulationOptions(antennas=arguments.antennas))
+        ms, *others = simulate(folder, SimulationOptions(antennas=arguments.antennas, integrations=6))
         truth = truth_paths(folder, "73MHz")
         tables = [truth.delay, truth.bandpass]
         target = folder / "copy.ms"
@@ -69,7 +69,10 @@ def main() -> None:
         if casa is not None:
             casa.close()
         report(f"Staging of one MS of {arguments.antennas} antennas x 192 channels", timings, "copytree")
-        print(f"peak memory of the child that stages: {staged[-1].peak_memory_bytes / 1e9:.2f} GB")
+        print(f"peak memory of the child that stages one MS: {staged[-1].peak_memory_bytes / 1e9:.2f} GB")
+        shutil.rmtree(target)
+        together = run_isolated(stage, [ms, *others], target, tables=tables, deadline_s=600.0)
+        print(f"... and 6 of them together: {together.peak_memory_bytes / 1e9:.2f} GB")
         if "copytree + CASA applycal" in timings:
             ratio = timings["copytree + CASA applycal"].median / timings["stage"].median
             print(f"copytree + CASA applycal takes {ratio:.1f} times as long as stage")

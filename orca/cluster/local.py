@@ -33,8 +33,8 @@ WORKER_GB = 4.0
 def default_workers() -> int:
     """Worker processes for this machine: one for every two cores, as far as the memory goes.
 
-    WSClean's Fourier transforms use the second core: on two cores eight images take as long with one worker as with
-    two, which take twice the memory (`benchmarks/imaging_flow.py`).
+    WSClean's Fourier transforms use the second core. On two cores that were not quiet, eight images took 124 to 137 s
+    with one worker and 116 to 145 s with two, which take twice the memory (`benchmarks/imaging_flow.py`).
     """
     by_memory = int(psutil.virtual_memory().total / 1e9 / WORKER_GB)
     return max(1, min((os.cpu_count() or 1) // 2, by_memory))

@@ -120,8 +120,10 @@ def test_more_rows_have_the_constants_and_leave_the_rest_to_the_caller(make_ms: 
 
 def test_other_data_columns_can_be_made(make_ms: MakeMs, tmp_path: Path) -> None:
     table = create_like(make_ms(), tmp_path / "new.ms", columns=("DATA", "FLAG", "MODEL_DATA"))
-    table.putcol("MODEL_DATA", np.ones((300, 16, 4), np.complex64))
+    table.putcol("MODEL_DATA", np.full((300, 16, 4), 2 - 3j, np.complex64))
     table.close()
+    with ct.table(str(tmp_path / "new.ms"), ack=False) as again:
+        assert (again.getcol("MODEL_DATA") == 2 - 3j).all()
 
 
 def test_the_source_is_only_read(make_ms: MakeMs, tmp_path: Path) -> None:
