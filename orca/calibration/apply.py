@@ -160,6 +160,10 @@ def _on_channels(
     if values.shape[1] == 1:
         shape = (values.shape[0], len(frequency_hz), 2)
         return np.broadcast_to(values, shape), np.broadcast_to(flags, shape)
+    if len(frequency_hz) == len(window.frequency_hz) and np.allclose(
+        frequency_hz, window.frequency_hz, rtol=0, atol=1e-3 * channel_width_hz
+    ):
+        return np.where(flags, 1, values), flags | (values == 0)
     gain = np.ones((values.shape[0], len(frequency_hz), 2), np.complex128)
     flag = np.ones(gain.shape, bool)
     reach = np.maximum(channel_width_hz, window.channel_width_hz) / 2 * 1.001

@@ -29,7 +29,7 @@ def settled(path: Path, settle_s: float) -> Iterator[None]:
     path : Path
         A file, or a folder with everything in it.
     settle_s : float
-        What was not changed within this time does not grow, and is not watched.
+        What was not changed within this time does not grow, and is not waited for.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def settled(path: Path, settle_s: float) -> Iterator[None]:
         if young and _changes(path, before, began + min(PATIENCE_S, settle_s)):
             raise growing from error
         raise
-    if young and _changes(path, before, began + min(PAUSE_S, settle_s)):
+    if _changes(path, before, began + min(PAUSE_S, settle_s) if young else 0.0):
         raise growing
 
 

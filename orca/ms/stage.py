@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,12 @@ import numpy as np
 from casacore import tables as ct
 
 from orca.calibration.apply import Corrections, correct_block, jones
-from orca.errors import DeadDataError, GrowingDataError, InputError, MismatchError
-from orca.manifest import fingerprint
+from orca.errors import DeadDataError, InputError, MismatchError
 from orca.ms.acceptance import Acceptance
 from orca.ms.archive import unpack
-from orca.ms.blocks import blocks
+from orca.ms.blocks import blocks, cache_small_columns, open_table
 from orca.ms.create import BULKY_COLUMNS, create_like
+from orca.ms.growth import settled
 from orca.ms.inspect import MsInfo, inspect
 from orca.ms.rephase import rephase_block, rotation
 
@@ -96,38 +97,18 @@ def stage(
     """
     begin, begin_cpu = time.perf_counter(), time.process_time()
     accept = acceptance or Acceptance()
-    before = [fingerprint(Path(source)) for source in sources]
-    opened = [_open(Path(source), destination.parent, accept) for source in sources]
-    infos = sorted(opened, key=lambda info: info.start_s)
-    _check_same_array(infos)
-    middle = infos[len(infos) // 2]
-    dead = middle.antenna_numbers(flag_antennas)
-
-    counts = np.zeros(3, np.int64)  # samples, zeros, flagged
-    n_rows = sum(info.n_rows for info in infos)
-    output = create_like(middle.path, destination, n_rows=n_rows)
-    try:
-        first_row = 0
-        for info in infos:
-            table = ct.table(str(info.path), ack=False, lockoptions="usernoread")
-            try:
-                if len(infos) > 1:
-                    _append_metadata(table, output, first_row, info, middle.phase_centre_rad)
-                solved = jones(tables, info.antenna_names, info.freq_hz, info.channel_width_hz, float(info.time_s[0]))
-                corrections = solved.corrections(info.receptors, dead)
-                counts += _copy_rows(table, output, first_row, info, corrections, middle.phase_centre_rad)
-            finally:
-                table.close()
-            first_row += info.n_rows
-    finally:
-        output.close()
+    with ExitStack() as watched:  # each source until all work is done: one that changes meanwhile is refused
+        for source in sources:
+            watched.enter_context(settled(Path(source), accept.settle_s))
+        opened = [_open(Path(source), destination.parent, accept) for source in sources]
+        infos = sorted(opened, key=lambda info: info.start_s)
+        _check_same_array(infos)
+        middle = infos[len(infos) // 2]
+        counts = _write(infos, middle, destination, tables, middle.antenna_numbers(flag_antennas))
 
     samples, zeros, flagged = (int(n) for n in counts)
     if zeros >= accept.max_zero_share * samples:
         raise DeadDataError(f"{zeros / samples:.0%} of the samples are zero", sources[0], "Leave this subband out.")
-    for source, earlier in zip(sources, before, strict=True):
-        if fingerprint(Path(source)) != earlier:
-            raise GrowingDataError("changed while it was read", source, "Try again when the recorder has closed it.")
     return Staged(
         path=destination,
         subband=middle.subband,
@@ -137,7 +118,7 @@ def stage(
         phase_centre_rad=middle.phase_centre_rad,
         frequency_hz=(float(middle.freq_hz[0]), float(middle.freq_hz[-1])),
         n_antennas=middle.n_antennas,
-        n_rows=n_rows,
+        n_rows=sum(info.n_rows for info in infos),
         flagged_share=flagged / samples,
         zero_share=zeros / samples,
         seconds=time.perf_counter() - begin,
@@ -147,12 +128,12 @@ def stage(
 
 
 def _open(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
-    """Check a source; a tar is unpacked first."""
+    """Check a source, which is watched already; a tar is unpacked first."""
     if source.name.endswith(".tar"):
-        source = unpack(source, folder / f"{source.name}.unpacked", settle_s=accept.settle_s)
+        source = unpack(source, folder / f"{source.name}.unpacked", settle_s=0)
     return inspect(
         source,
-        settle_s=accept.settle_s,
+        settle_s=0,
         min_fill_level=accept.min_fill_level,
         max_zero_share=accept.max_zero_share,
     )
@@ -172,6 +153,27 @@ def _check_same_array(infos: Sequence[MsInfo]) -> None:
                 other.path,
                 "Combine only integrations of one subband and array.",
             )
+
+
+def _write(
+    infos: Sequence[MsInfo], middle: MsInfo, destination: Path, tables: Sequence[Path], dead: Sequence[int]
+) -> np.ndarray:
+    """Write all integrations into a new Measurement Set; returns the numbers of samples, zeros and flags."""
+    counts = np.zeros(3, np.int64)
+    with ExitStack() as stack:
+        held = stack.enter_context(open_table(middle.path))  # casacore shares what it has read with those that follow
+        cache_small_columns(held)
+        output = stack.enter_context(create_like(middle.path, destination, n_rows=sum(info.n_rows for info in infos)))
+        first_row = 0
+        for info in infos:
+            with open_table(info.path) as table:
+                if len(infos) > 1:
+                    _append_metadata(table, output, first_row, info, middle.phase_centre_rad)
+                solved = jones(tables, info.antenna_names, info.freq_hz, info.channel_width_hz, float(info.time_s[0]))
+                corrections = solved.corrections(info.receptors, dead)
+                counts += _copy_rows(table, output, first_row, info, corrections, middle.phase_centre_rad)
+            first_row += info.n_rows
+    return counts
 
 
 def _append_metadata(
@@ -203,12 +205,10 @@ def _copy_rows(
     counts = np.zeros(3, np.int64)
 
     def calculate(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
-        rows = slice(start, start + n)
-        counts[:2] += screen_block(data.reshape(n, -1), flag.reshape(n, -1))
-        correct_block(data.reshape(n, -1), flag.reshape(n, -1), antenna1[rows], antenna2[rows], *corrections)
+        rows, samples = slice(start, start + n), (data.reshape(n, -1), flag.reshape(n, -1))
+        counts[:] += treat_block(*samples, antenna1[rows], antenna2[rows], *corrections)
         if delta_w is not None:
             rephase_block(data, delta_w[rows], float(info.freq_hz[0]), step_hz)
-        counts[2] += np.count_nonzero(flag)
 
     def write(done: Future[None], start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
         done.result()
@@ -220,6 +220,7 @@ def _copy_rows(
         previous = None
         for block in blocks(table, ("DATA", "FLAG"), in_flight=2):
             current = (calculator.submit(calculate, *block), *block)
+            time.sleep(0)  # hands the lock over, so that the calculation begins before the writing
             if previous is not None:
                 write(*previous)
             previous = current
@@ -228,7 +229,11 @@ def _copy_rows(
     return counts
 
 
-@numba.njit("i8[:](c8[:, ::1], b1[:, ::1])", cache=True, nogil=True)
+_ROWS = "c8[:, ::1], b1[:, ::1]"
+_CORRECTIONS = "i4[::1], i4[::1], c8[:, ::1], c8[:, ::1], b1[:, ::1], b1[:, ::1], b1[::1]"
+
+
+@numba.njit(f"i8[:]({_ROWS})", cache=True, nogil=True)
 def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
     """Flag what cannot be a visibility: samples that are exactly zero or not finite (these become zero).
 
@@ -253,3 +258,34 @@ def screen_block(data: np.ndarray, flag: np.ndarray) -> np.ndarray:
                 data[row, i] = 0
                 flag[row, i] = True
     return np.array([data.size, zeros])
+
+
+@numba.njit(f"i8[:]({_ROWS}, {_CORRECTIONS})", cache=True, nogil=True)
+def treat_block(
+    data: np.ndarray,
+    flag: np.ndarray,
+    antenna1: np.ndarray,
+    antenna2: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    left_flag: np.ndarray,
+    right_flag: np.ndarray,
+    touched: np.ndarray,
+) -> np.ndarray:
+    """Screen a block of rows and calibrate it, in one call without the interpreter's lock.
+
+    Parameters
+    ----------
+    data, flag
+        As in `screen_block`.
+    antenna1, antenna2, left, right, left_flag, right_flag, touched
+        As in `correct_block`.
+
+    Returns
+    -------
+    (3,) int
+        Samples, zeros, and flags.
+    """
+    samples, zeros = screen_block(data, flag)
+    correct_block(data, flag, antenna1, antenna2, left, right, left_flag, right_flag, touched)
+    return np.array([samples, zeros, np.count_nonzero(flag)])

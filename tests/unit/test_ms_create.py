@@ -27,7 +27,7 @@ def fill(table: ct.table, source: Path) -> None:
     table.close()
 
 
-def test_it_has_the_values_of_the_source_and_tiles_of_32_rows(make_ms: MakeMs, tmp_path: Path) -> None:
+def test_it_has_the_values_of_the_source_and_tiles_of_64_rows(make_ms: MakeMs, tmp_path: Path) -> None:
     source = make_ms(rfi=1)
     table = create_like(source, tmp_path / "new.ms")
     managers = {column: m for m in table.getdminfo().values() for column in m["COLUMNS"]}
@@ -42,7 +42,7 @@ def test_it_has_the_values_of_the_source_and_tiles_of_32_rows(make_ms: MakeMs, t
         assert "FLAG_CATEGORY" in new.colnames()
     for name in ("DATA", "FLAG"):
         assert managers[name]["TYPE"] == "TiledColumnStMan"
-        assert managers[name]["SPEC"]["HYPERCUBES"]["*1"]["TileShape"].tolist() == [4, 16, 32]
+        assert managers[name]["SPEC"]["HYPERCUBES"]["*1"]["TileShape"].tolist() == [4, 16, 64]
 
 
 def test_it_passes_the_check_and_so_do_its_subtables_elsewhere(make_ms: MakeMs, tmp_path: Path) -> None:
