@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow, task
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict
 
-from orca import config, naming
+from flows.common import Frozen, Quality, acceptance_of
+from orca import config, naming, telescope
+from orca.calibration.choice_options import ChoiceOptions
+from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.local import slot_memory_gb
@@ -22,7 +24,7 @@ from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.endings import with_tail
-from orca.errors import InputError, OrcaError, ProgramError
+from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
 from orca.isolation import run_isolated
 from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
@@ -35,13 +37,8 @@ if TYPE_CHECKING:
     from orca.imaging import ImageResult
     from orca.ms.stage import Staged
 
-Quality = dict[str, float | int | str | None]
 
-
-class Frozen(BaseModel):
-    """Base of what travels from a flow to its tasks."""
-
-    model_config = ConfigDict(frozen=True)
+Calibration = Literal["find", "require", "none"]
 
 
 class Site(Frozen):
@@ -65,11 +62,17 @@ class Unit(Frozen):
     sources : paths of Measurement Sets or tars of them; several are imaged together
     prefix : Path
         What the final names begin with.
+    tables : paths
+        Calibration tables to apply.
+    calibration : str
+        Why these, or why none.
     """
 
     name: str
     sources: tuple[Path, ...]
     prefix: Path
+    tables: tuple[Path, ...] = ()
+    calibration: str = ""
 
 
 class Made(Frozen):
@@ -105,6 +108,7 @@ def imaging(
     measurement_sets: list[Path],
     delay: Path | None = None,
     bandpass: Path | None = None,
+    calibration: Calibration = "find",
     out: Path | None = None,
     options: ImagingOptions = ImagingOptions(),
 ) -> Any:
@@ -114,6 +118,8 @@ def imaging(
         measurement_sets: Measurement Sets, or tars of them.
         delay: Delay table (K Jones) to apply, CASA's or ours.
         bandpass: Bandpass table (B Jones) to apply, CASA's or ours.
+        calibration: Without tables: "find" the best of the site's calibrations, and go on without if there is none,
+            "require" one, or apply "none".
         out: Folder for the images; the configuration's tree when not given.
         options: How to image.
     """
@@ -125,18 +131,14 @@ def imaging(
         wsclean_s=settings.limits.wsclean_s,
         stage_s=settings.limits.stage_s,
         reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
-        acceptance=Acceptance(
-            settle_s=settings.limits.settle_s,
-            min_fill_level=settings.limits.min_fill_level,
-            max_zero_share=settings.limits.max_zero_share,
-        ),
+        acceptance=acceptance_of(settings),
     )
     tables = chosen_tables(delay, bandpass)
     units = plan(measurement_sets, tables, out, settings.paths.images, options.together)
-    outcomes = gather(
-        image_unit,
-        {unit.name: {"unit": unit, "tables": tables, "options": options, "site": site} for unit in units},
-    )
+    if not tables and calibration != "none":
+        chosen = ChoiceOptions(max_age_days=settings.calibration.max_age_days)
+        units = [_calibrated(unit, settings.paths.calibration, chosen, calibration == "require") for unit in units]
+    outcomes = gather(image_unit, {unit.name: {"unit": unit, "options": options, "site": site} for unit in units})
     return conclude(outcomes, "imaging")
 
 
@@ -160,6 +162,20 @@ def chosen_tables(delay: Path | None, bandpass: Path | None) -> tuple[Path, ...]
     return tuple(Path(table).absolute() for table in (delay, bandpass) if table is not None)
 
 
+def _calibrated(unit: Unit, root: Path, options: ChoiceOptions, required: bool) -> Unit:
+    """The unit with the best calibration that the site has for it."""
+    try:
+        observation = naming.parse(unit.sources[len(unit.sources) // 2]).observation
+        middle_s = telescope.time_s_of(observation.start) + telescope.INTEGRATION_S / 2
+        choice = find_calibration(root, observation.subband, middle_s, options)
+    except (InputError, MissingDataError) as error:
+        if required:
+            raise
+        return unit.model_copy(update={"calibration": f"none: {error.problem}"})
+    tables = tuple(table for table in (choice.delay, choice.bandpass) if table is not None)
+    return unit.model_copy(update={"tables": tables, "calibration": choice.why})
+
+
 def plan(
     measurement_sets: Sequence[Path], tables: Sequence[Path], out: Path | None, images: Path, together: bool
 ) -> list[Unit]:
@@ -181,7 +197,7 @@ def plan(
         if out is not None and out.resolve().is_relative_to(given.resolve()):
             raise InputError("is inside an input, and inputs are only read", out, "Choose another folder")
     groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
-    units = [_unit(group, out, images) for group in groups]
+    units = [_unit(group, out, images).model_copy(update={"tables": tuple(tables)}) for group in groups]
     first: dict[Path, Unit] = {}
     for unit in units:
         if unit is not first.setdefault(unit.prefix, unit):
@@ -208,12 +224,12 @@ def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
 
 
 @task(name="image", task_run_name="image {unit.name}", persist_result=False)
-def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site) -> Made:
+def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
     from orca.plots import thumbnail
 
     stop = stop_signal()
-    making = draft(unit.prefix.name, "image", [*unit.sources, *tables], what_matters(options))
+    making = draft(unit.prefix.name, "image", [*unit.sources, *unit.tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
     if manifest := fresh(manifest_path, making.inputs, making.options):
         return _made(manifest, manifest_path, skipped=True)
@@ -223,11 +239,11 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
     need = scratch_bytes(options, input_bytes, any(source.suffix == ".tar" for source in unit.sources))
     with scratch_folder(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
         report_step(unit.name, "calibrating")
-        staged = _stage(unit, tables, options, site, work, stop)
+        staged = _stage(unit, options, site, work, stop)
         report_step(unit.name, "imaging")
         made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
-        pictures = _draw(made, staged.time_s, work.path / unit.name, "" if tables else "not calibrated")
+        pictures = _draw(made, staged.time_s, work.path / unit.name, "" if unit.tables else "not calibrated")
         report_step(unit.name, "publishing")
         files = [*made.files, *pictures, Path(made.record.log)]
         manifest = publish(
@@ -238,6 +254,7 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
                 cpu_seconds=staged.cpu_seconds,
                 peak_memory_bytes=staged.peak_memory_bytes,
                 quality={
+                    "calibration": unit.calibration or ("as given" if unit.tables else "none"),
                     "flagged_share": staged.flagged_share,
                     "zero_share": staged.zero_share,
                     "stage_seconds": staged.seconds,
@@ -252,9 +269,7 @@ def image_unit(unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, si
     return made_now
 
 
-def _stage(
-    unit: Unit, tables: tuple[Path, ...], options: ImagingOptions, site: Site, work: Scratch, stop: Stop
-) -> Staged:
+def _stage(unit: Unit, options: ImagingOptions, site: Site, work: Scratch, stop: Stop) -> Staged:
     """Write the calibrated Measurement Set into scratch, in a process of its own, which casacore may abort."""
     from orca.ms.stage import stage
 
@@ -262,7 +277,7 @@ def _stage(
         stage,
         unit.sources,
         work.path / f"{unit.name}.ms",
-        tables=tables,
+        tables=unit.tables,
         flag_antennas=options.flag_antennas,
         acceptance=site.acceptance,
         deadline_s=site.stage_s,

@@ -81,6 +81,10 @@ class MismatchError(DataError):
     """Two files do not belong together, such as a table of another subband."""
 
 
+class FailedCalibrationError(DataError):
+    """A calibration was made and is not good enough to be used."""
+
+
 class ProgramError(OrcaError):
     """A program of somebody else's failed."""
 

@@ -6,13 +6,14 @@
     <averaged root>/<SB>/<date>/<HH>/<stamp>_<SB>_averaged.ms[.tar]      <stamp>_<SB>_flagmeta.bin
     <cosmology root>/<SB>/<date>/<HH>/<stamp>_<SB>.ms                    ... _2pol.ms once split
     <images root>/<SB>/<date>/<HH>/<stamp>_<SB>{-dirty.fits, .png, .log}
-    <calibration root>/delay/<date>/<YYYYMMDD>_delay.delay
+    <calibration root>/delay/<date>/<YYYYMMDD>_delay.delay               ..._delay_QA.{pdf,png,json}
     <calibration root>/bandpass/<SB>/<date>/<HH>/bandpass_concat.<SB>_<HH>.bandpass
-    <calibration root>/bandpass/<SB>/<date>/<HH>/bandpass_concat.<SB>_<HH>_bandpass_QA.pdf
+    <calibration root>/bandpass/<SB>/<date>/<HH>/bandpass_concat.<SB>_<HH>_bandpass_QA.{pdf,png,json}
     <dynspec root>/<spectrum>/<date>-<XX|XY|YX|YY>.fits
 
-SB is like 73MHz. Stamp, date and hour are those of the start, in UTC. A manifest has the product's name and
-``.manifest.json``. Roots are configuration; nothing here looks at a disk.
+SB is like 73MHz. Stamp, date and hour are those of the start, in UTC. A calibration that did not pass has ``.failed``
+after the names of its table and QA files, so that nothing takes it for a good one. A manifest has the product's name
+and ``.manifest.json``. Roots are configuration; nothing here looks at a disk.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from orca.telescope import INTEGRATION_S, subband, utc_of
 
 POLARIZATIONS = ("XX", "XY", "YX", "YY")
 MANIFEST_SUFFIX = ".manifest.json"
+FAILED_SUFFIX = ".failed"
+QA_ENDINGS = ("pdf", "png", "json")
+"""Of the files that judge a calibration: every antenna, an overview, the numbers."""
 AnyPath = str | PathLike[str]
 
 
@@ -45,6 +49,8 @@ class Kind(StrEnum):
     IMAGE = "image"
     """An image, its picture or its log."""
     DELAY = "delay"
+    DELAY_QA = "delay_qa"
+    """Plots or numbers of a delay table."""
     BANDPASS = "bandpass"
     BANDPASS_QA = "bandpass_qa"
     DYNSPEC = "dynspec"
@@ -77,7 +83,7 @@ class ParsedName:
     tar: bool = False
     """The Measurement Set is packed."""
     suffix: str = ""
-    """Of an image: what follows the subband, such as "-dirty.fits"."""
+    """Of an image: what follows the subband, such as "-dirty.fits". Of QA files: ".pdf" and so on."""
     day: date | None = None
     """UTC; of a bandpass by its folder, if that is there."""
     hour: int | None = None
@@ -85,6 +91,8 @@ class ParsedName:
     spectrum: str | None = None
     """Of a dynamic spectrum, by its folder."""
     polarization: str | None = None
+    failed: bool = False
+    """The calibration did not pass."""
     manifest: bool = False
     """It is the product's manifest, not the product."""
 
@@ -97,6 +105,9 @@ class ParsedName:
 
 
 _INTEGRATION = r"(?P<stamp>\d{8}_\d{6})_(?P<subband>[^_.-]+)"
+_BANDPASS = r"bandpass_concat\.(?P<subband>[^_.-]+)_(?P<hour>\d\d)"
+_QA = rf"_QA(?P<suffix>\.(?:{'|'.join(QA_ENDINGS)}))"
+_FAILED = r"(?P<failed>\.failed)?"
 _PATTERNS = tuple(
     (kind, re.compile(pattern, re.ASCII))
     for kind, pattern in (
@@ -105,9 +116,10 @@ _PATTERNS = tuple(
         (Kind.COSMOLOGY, _INTEGRATION + r"_2pol\.ms(?P<tar>\.tar)?"),
         (Kind.FLAGMETA, _INTEGRATION + r"_flagmeta\.bin"),
         (Kind.IMAGE, _INTEGRATION + r"(?P<suffix>(?:(?:-\w+)*\.(?:fits|png|log))?)"),
-        (Kind.DELAY, r"(?P<day>\d{8})_delay\.delay"),
-        (Kind.BANDPASS, r"bandpass_concat\.(?P<subband>[^_.-]+)_(?P<hour>\d\d)\.bandpass"),
-        (Kind.BANDPASS_QA, r"bandpass_concat\.(?P<subband>[^_.-]+)_(?P<hour>\d\d)_bandpass_QA\.pdf"),
+        (Kind.DELAY, r"(?P<day>\d{8})_delay\.delay" + _FAILED),
+        (Kind.DELAY_QA, r"(?P<day>\d{8})_delay" + _QA + _FAILED),
+        (Kind.BANDPASS, _BANDPASS + r"\.bandpass" + _FAILED),
+        (Kind.BANDPASS_QA, _BANDPASS + r"_bandpass" + _QA + _FAILED),
         (Kind.DYNSPEC, r"(?P<date>\d{4}-\d\d-\d\d)-(?P<polarization>XX|XY|YX|YY)\.fits"),
     )
 )
@@ -184,22 +196,26 @@ def image_prefix(root: AnyPath, observation: Observation) -> Path:
     return _beside(root, observation, "")
 
 
-def delay_path(root: AnyPath, day: date) -> Path:
-    """Delay table of a day (a date, or an aware datetime)."""
-    utc = _utc_date(day)
-    return _checked(root) / "delay" / utc.isoformat() / f"{utc:%Y%m%d}_delay.delay"
+def delay_path(root: AnyPath, day: date, *, failed: bool = False) -> Path:
+    """Delay table of a day (a date, or an aware datetime); `failed`: one that did not pass."""
+    return _of_delay(root, day, ".delay", failed)
 
 
-def bandpass_path(root: AnyPath, band: str, day: date, hour: int) -> Path:
-    """Bandpass table of a subband and hour (UTC)."""
-    name = subband(band).name
-    return _hour_folder(_checked(root) / "bandpass", name, day, hour) / f"bandpass_concat.{name}_{hour:02d}.bandpass"
+def delay_qa_path(root: AnyPath, day: date, ending: str = "pdf", *, failed: bool = False) -> Path:
+    """Plots ("pdf"), overview ("png") or numbers ("json") of a delay table."""
+    return _of_delay(root, day, _qa(ending), failed)
 
 
-def bandpass_qa_path(root: AnyPath, band: str, day: date, hour: int) -> Path:
-    """Plots of a bandpass table."""
-    table = bandpass_path(root, band, day, hour)
-    return table.with_name(table.name.removesuffix(".bandpass") + "_bandpass_QA.pdf")
+def bandpass_path(root: AnyPath, band: str, day: date, hour: int, *, failed: bool = False) -> Path:
+    """Bandpass table of a subband and hour (UTC); `failed`: one that did not pass."""
+    return _of_bandpass(root, band, day, hour, ".bandpass", failed)
+
+
+def bandpass_qa_path(
+    root: AnyPath, band: str, day: date, hour: int, ending: str = "pdf", *, failed: bool = False
+) -> Path:
+    """Plots ("pdf"), overview ("png") or numbers ("json") of a bandpass table."""
+    return _of_bandpass(root, band, day, hour, "_bandpass" + _qa(ending), failed)
 
 
 def dynspec_path(root: AnyPath, spectrum: str, day: date, polarization: str) -> Path:
@@ -248,7 +264,11 @@ def group_integrations(starts: Sequence[datetime]) -> list[list[int]]:
 def _parsed(kind: Kind, found: dict[str, str | None], where: Path) -> ParsedName:
     """The groups of a pattern, checked, with what the folders add."""
     result = ParsedName(
-        kind, tar=bool(found.get("tar")), suffix=found.get("suffix") or "", polarization=found.get("polarization")
+        kind,
+        tar=bool(found.get("tar")),
+        suffix=found.get("suffix") or "",
+        polarization=found.get("polarization"),
+        failed=bool(found.get("failed")),
     )
     if name := found.get("subband"):
         if name != _known_subband(name, where):
@@ -304,3 +324,20 @@ def _hour_folder(root: AnyPath, band: str, day: date, hour: int) -> Path:
 
 def _beside(root: AnyPath, observation: Observation, ending: str) -> Path:
     return observation_folder(root, observation) / f"{stamp(observation.start)}_{observation.subband}{ending}"
+
+
+def _of_delay(root: AnyPath, day: date, ending: str, failed: bool) -> Path:
+    utc = _utc_date(day)
+    return _checked(root) / "delay" / utc.isoformat() / f"{utc:%Y%m%d}_delay{ending}{FAILED_SUFFIX * failed}"
+
+
+def _of_bandpass(root: AnyPath, band: str, day: date, hour: int, ending: str, failed: bool) -> Path:
+    name = subband(band).name
+    folder = _hour_folder(_checked(root) / "bandpass", name, day, hour)
+    return folder / f"bandpass_concat.{name}_{hour:02d}{ending}{FAILED_SUFFIX * failed}"
+
+
+def _qa(ending: str) -> str:
+    if ending not in QA_ENDINGS:
+        raise InputError(f"there are no QA files that end in {ending!r}", remedy=f"Use {', '.join(QA_ENDINGS)}")
+    return f"_QA.{ending}"

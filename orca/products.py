@@ -88,6 +88,24 @@ def publish(files: Mapping[Path, Path], manifest: Manifest, manifest_path: Path)
     return published
 
 
+def withdraw(manifest_path: Path) -> None:
+    """Remove a product: its manifest first, then those of its files that are still what the manifest says.
+
+    Nothing happens where there is none. Folders stay.
+
+    Raises
+    ------
+    StorageError
+        The manifest cannot be removed.
+    """
+    outputs = _outputs_of(manifest_path)
+    with storage_errors(manifest_path.parent):
+        manifest_path.unlink(missing_ok=True)
+    for output in outputs:
+        if _is_still(output):
+            remove(Path(output.path))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is either the old one or the new one, whole and on the disk.
 

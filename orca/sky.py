@@ -1,11 +1,12 @@
-"""The four brightest sources of the northern sky below 100 MHz, as unresolved points.
+"""The brightest sources of the northern sky below 100 MHz, as unresolved points, and the model of the sky made of them.
 
 All of them are extended (Cyg A by 2, Cas A by 5, Tau A by 7, Vir A by 14 arcmin with its halo), so on baselines that
-resolve them the model is too bright: calibrate with a limit on uv. The pattern of the antennas is not in.
+resolve them the model is too bright: calibrate with a limit on uv.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -13,7 +14,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from orca.beam import read_pattern
 from orca.errors import InputError
+from orca.skyoptions import SkyOptions
 from orca.telescope import altaz_rad
 
 LOWEST_HZ = 12e6
@@ -162,3 +165,104 @@ VIR_A = Source(
     citation="Perley & Butler 2017, ApJS 230, 7, made for 50 MHz to 3 GHz and extended below",
 )
 BRIGHT_SOURCES: tuple[Source, ...] = (CYG_A, CAS_A, TAU_A, VIR_A)
+
+
+@dataclass(frozen=True)
+class SkyModel:
+    """The sources of a moment, weakened by the pattern of the dipoles; the brightest first.
+
+    Attributes
+    ----------
+    names : tuple of n_sources str
+    ra_rad, dec_rad : (n_sources,) float
+        J2000 (ICRS).
+    elevation_deg : (n_sources,) float
+    flux_jy : (n_sources, n_channels, 2) float
+        Apparent flux density in XX and in YY.
+    """
+
+    names: tuple[str, ...]
+    ra_rad: NDArray[np.float64]
+    dec_rad: NDArray[np.float64]
+    elevation_deg: NDArray[np.float64]
+    flux_jy: NDArray[np.float64]
+
+
+def plain_name(name: str) -> str:
+    """A name as names are compared: "Cyg A", "cyga" and "CygA" are one source."""
+    return "".join(name.split()).casefold()
+
+
+def known_sources(options: SkyOptions) -> tuple[Source, ...]:
+    """The sources that the options choose: the bright ones, and those of the file, which replace those of their name.
+
+    Raises
+    ------
+    InputError
+        For a name that nobody has, and for a file that makes no sense.
+    MissingDataError
+        If there is no such file.
+    """
+    known = {plain_name(source.name): source for source in BRIGHT_SOURCES}
+    if options.sky_file is not None:
+        from orca.skyfile import read_sources
+
+        known |= {plain_name(source.name): source for source in read_sources(options.sky_file)}
+    wanted = {plain_name(given): given for given in options.sources} or {name: s.name for name, s in known.items()}
+    for name, given in wanted.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {known[near[0]].name}? " if near else ""
+            names = ", ".join(source.name for source in known.values())
+            raise InputError(f"there is no source {given!r}", remedy=f"{hint}Known are {names}")
+    return tuple(known[name] for name in wanted)
+
+
+def sky_model(time_s: float, freq_hz: ArrayLike, options: SkyOptions = SkyOptions()) -> SkyModel:
+    """The sources that an observation sees.
+
+    Parameters
+    ----------
+    time_s : float
+        MJD seconds UTC, the middle of the integration.
+    freq_hz : (n_channels,) float
+        12 to 100 MHz.
+    options : SkyOptions
+
+    Returns
+    -------
+    SkyModel
+
+    Raises
+    ------
+    InputError
+        If no source is left; it says how low or how faint each of them is. Also if a name is unknown, the file of
+        sources makes no sense, or a spectrum or the pattern does not cover the frequencies.
+    MissingDataError, InvalidDataError
+        If the file of sources or of the pattern is not there, or is broken.
+    """
+    known = known_sources(options)
+    freq = np.atleast_1d(np.asarray(freq_hz, float))
+    ra, dec = np.array([s.ra_rad for s in known]), np.array([s.dec_rad for s in known])
+    azimuth, elevation = altaz_rad(ra, dec, time_s)
+    power = read_pattern(options.beam_file).power(azimuth, elevation, freq)
+    year = epoch_year(time_s)
+    flux = np.array([s.flux_jy(freq, year) for s in known]).reshape(len(known), freq.size, 1) * power
+    middle = flux[:, freq.size // 2].mean(axis=1)
+    high = np.degrees(elevation) > options.min_elevation_deg
+    used = np.flatnonzero(high & (middle > options.min_apparent_jy))
+    if used.size == 0:
+        reasons = [
+            f"{source.name} is too faint ({middle[k]:.0f} Jy as seen, at {math.degrees(elevation[k]):.1f} deg)"
+            if high[k]
+            else f"{source.name} is too low ({math.degrees(elevation[k]):.1f} deg)"
+            for k, source in enumerate(known)
+        ]
+        raise InputError(
+            f"no source of the sky model is left: {', '.join(reasons)}",
+            remedy=f"Take a time when one stands above {options.min_elevation_deg:g} deg with more than "
+            f"{options.min_apparent_jy:g} Jy, or lower these limits",
+        )
+    used = used[np.argsort(-middle[used])]
+    names = tuple(known[k].name for k in used)
+    return SkyModel(names, ra[used], dec[used], np.degrees(elevation[used]), flux[used])

@@ -7,7 +7,7 @@ The layout is CASA's: one row for each time, spectral window and antenna, with C
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from casacore import tables as ct
 
-from orca.errors import InvalidDataError, MissingDataError
+from orca.errors import InputError, InvalidDataError, MissingDataError
 
 KINDS = ("B Jones", "G Jones", "K Jones")
 SAME_TIME_S = 0.5
@@ -40,6 +40,9 @@ class Solutions:
     flags : like values, bool
         True where there is no solution.
     snr : like values, float32
+        |value| / error of B and G Jones.
+    errors : like values, float32
+        Standard error, of the real and of the imaginary part of a gain, or of a delay in ns; 0 where it is not known.
     reference_antenna : int
         -1 where there is none.
     reference_frequency_hz : float
@@ -56,6 +59,7 @@ class Solutions:
     values: np.ndarray
     flags: np.ndarray
     snr: np.ndarray
+    errors: np.ndarray
     reference_antenna: int
     reference_frequency_hz: float
     path: Path | None = None
@@ -71,6 +75,7 @@ def make_solutions(
     channel_width_hz: float,
     flags: np.ndarray | None = None,
     snr: np.ndarray | None = None,
+    errors: np.ndarray | None = None,
     reference_antenna: int = -1,
 ) -> Solutions:
     """Solutions of a single time from arrays of shape (n_antennas, n_channels, 2); for K Jones n_channels is 1.
@@ -93,6 +98,7 @@ def make_solutions(
         values=np.asarray(values, dtype).reshape(shape),
         flags=np.zeros(shape, bool) if flags is None else np.asarray(flags, bool).reshape(shape),
         snr=np.full(shape, 100, np.float32) if snr is None else np.asarray(snr, np.float32).reshape(shape),
+        errors=np.zeros(shape, np.float32) if errors is None else np.asarray(errors, np.float32).reshape(shape),
         reference_antenna=reference_antenna,
         reference_frequency_hz=float(frequency[0] if kind == "K Jones" else frequency[frequency.size // 2]),
     )
@@ -166,11 +172,12 @@ def _read_window(
     n_channels = table.getcell(column, int(chosen[0])).shape[0]
     shape = (starts.size, len(names), n_channels, 2)
     values = np.zeros(shape, np.float32 if kind == "K Jones" else np.complex64)
-    flags, snr = np.ones(shape, bool), np.zeros(shape, np.float32)
+    flags, snr, errors = np.ones(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     with table.selectrows(chosen) as selection:
         values[slot, antenna] = selection.getcol(column)
         flags[slot, antenna] = selection.getcol("FLAG")
         snr[slot, antenna] = selection.getcol("SNR")
+        errors[slot, antenna] = selection.getcol("PARAMERR")
     values[~np.isfinite(values)] = 0
     flags |= values == 0 if kind != "K Jones" else False
     return Solutions(
@@ -182,39 +189,61 @@ def _read_window(
         values=values,
         flags=flags,
         snr=snr,
+        errors=errors,
         reference_antenna=int(rows["ANTENNA2"][chosen][0]),
         reference_frequency_hz=reference,
         path=path,
     )
 
 
-def write_table(path: Path, solutions: Solutions, like_ms: Path) -> None:
+def write_table(path: Path, solutions: Solutions | Sequence[Solutions], like_ms: Path) -> None:
     """Write a CASA calibration table whose antennas, field and observation are those of a Measurement Set.
 
     The table is written in place: give a scratch name and publish it (`orca.products`). Layout and keywords as
     CASA 6.7 writes them; its applycal accepts them.
+
+    Parameters
+    ----------
+    path : Path
+        What is there is replaced.
+    solutions : Solutions, or several of one kind and array
+        Each becomes a spectral window.
+    like_ms : Path
+
+    Raises
+    ------
+    InputError
+        No solutions, or some of another kind or array than the first.
     """
     path, like_ms = Path(path), Path(like_ms)
-    complex_valued = solutions.kind != "K Jones"
+    windows = (solutions,) if isinstance(solutions, Solutions) else tuple(solutions)
+    if not windows:
+        raise InputError("no solutions to write", path)
+    first = windows[0]
+    if any(w.kind != first.kind or w.antenna_names != first.antenna_names for w in windows):
+        raise InputError("solutions of different kinds or arrays do not fit into one table", path)
+    complex_valued = first.kind != "K Jones"
     shutil.rmtree(path, ignore_errors=True)
-    n_time, n_antennas = solutions.values.shape[:2]
-    table = ct.table(str(path), tabledesc=_description(complex_valued), nrow=n_time * n_antennas, ack=False)
+    n_rows = sum(len(w.time_s) * len(w.antenna_names) for w in windows)
+    table = ct.table(str(path), tabledesc=_description(complex_valued), nrow=n_rows, ack=False)
     try:
         for name in ("OBSERVATION", "ANTENNA", "FIELD", "SPECTRAL_WINDOW", "HISTORY"):
             shutil.copytree(like_ms / name, path / name)
             table.putkeyword(name, f"Table: {path.resolve() / name}")
-        _write_window(path / "SPECTRAL_WINDOW", solutions)
+        _write_windows(path / "SPECTRAL_WINDOW", windows)
         keywords = {
             "ParType": "Complex" if complex_valued else "Float",
             "MSName": like_ms.name,
-            "VisCal": solutions.kind,
+            "VisCal": first.kind,
             "PolBasis": "unknown",
             "CASA_Version": CASA_VERSION,
         }
         for key, value in keywords.items():
             table.putkeyword(key, value)
-        table.putinfo({"type": "Calibration", "subType": solutions.kind, "readme": ""})
-        _write_rows(table, solutions, complex_valued)
+        table.putinfo({"type": "Calibration", "subType": first.kind, "readme": ""})
+        row = 0
+        for number, window in enumerate(windows):
+            row += _write_rows(table, row, number, window, complex_valued)
     finally:
         table.close()
 
@@ -236,36 +265,47 @@ def _description(complex_valued: bool) -> dict:
     return description
 
 
-def _write_window(path: Path, solutions: Solutions) -> None:
-    width = solutions.channel_width_hz
-    cells = {"CHAN_FREQ": solutions.frequency_hz, "CHAN_WIDTH": width, "EFFECTIVE_BW": width, "RESOLUTION": width}
-    with ct.table(str(path), readonly=False, ack=False) as windows:
-        for column, value in cells.items():
-            windows.putcell(column, 0, np.asarray(value, float))
-        windows.putcell("NUM_CHAN", 0, len(solutions.frequency_hz))
-        windows.putcell("TOTAL_BANDWIDTH", 0, float(width.sum()))
-        windows.putcell("REF_FREQUENCY", 0, solutions.reference_frequency_hz)
+def _write_windows(path: Path, windows: Sequence[Solutions]) -> None:
+    with ct.table(str(path), readonly=False, ack=False) as table:
+        table.removerows(range(1, table.nrows()))
+        same = {name: table.getcell(name, 0) for name in table.colnames() if table.iscelldefined(name, 0)}
+        table.addrows(len(windows) - 1)
+        for row, window in enumerate(windows):
+            width = window.channel_width_hz
+            cells = same | {
+                "CHAN_FREQ": window.frequency_hz,
+                "CHAN_WIDTH": width,
+                "EFFECTIVE_BW": width,
+                "RESOLUTION": width,
+                "NUM_CHAN": len(window.frequency_hz),
+                "TOTAL_BANDWIDTH": float(width.sum()),
+                "REF_FREQUENCY": window.reference_frequency_hz,
+            }
+            for column, value in cells.items():
+                table.putcell(column, row, value)
 
 
-def _write_rows(table: ct.table, solutions: Solutions, complex_valued: bool) -> None:
-    n_time, n_antennas = solutions.values.shape[:2]
+def _write_rows(table: ct.table, row: int, number: int, window: Solutions, complex_valued: bool) -> int:
+    """Write the rows of one window from `row` on; returns how many."""
+    n_time, n_antennas = window.values.shape[:2]
     n_rows = n_time * n_antennas
-    flat = (n_rows, *solutions.values.shape[2:])
+    flat = (n_rows, *window.values.shape[2:])
     zero = np.zeros(n_rows, np.int32)
     columns = {
-        "TIME": np.repeat(solutions.time_s, n_antennas),
+        "TIME": np.repeat(window.time_s, n_antennas),
         "INTERVAL": np.zeros(n_rows),
         "FIELD_ID": zero,
-        "SPECTRAL_WINDOW_ID": zero,
+        "SPECTRAL_WINDOW_ID": zero + number,
         "SCAN_NUMBER": zero + 1,
         "OBSERVATION_ID": zero,
         "ANTENNA1": np.tile(np.arange(n_antennas, dtype=np.int32), n_time),
-        "ANTENNA2": zero + solutions.reference_antenna,
-        "CPARAM" if complex_valued else "FPARAM": solutions.values.reshape(flat),
-        "PARAMERR": np.zeros(flat, np.float32),
-        "FLAG": solutions.flags.reshape(flat),
-        "SNR": solutions.snr.reshape(flat),
+        "ANTENNA2": zero + window.reference_antenna,
+        "CPARAM" if complex_valued else "FPARAM": window.values.reshape(flat),
+        "PARAMERR": window.errors.reshape(flat),
+        "FLAG": window.flags.reshape(flat),
+        "SNR": window.snr.reshape(flat),
         "WEIGHT": np.ones(flat, np.float32),
     }
     for name, value in columns.items():
-        table.putcol(name, value)
+        table.putcol(name, value, row, n_rows)
+    return n_rows

@@ -20,14 +20,19 @@ STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
 class Watcher:
     """Listens to a flow's events, shows them, and keeps the outcomes."""
 
-    def __init__(self, progress: Progress, title: str, total: int) -> None:
+    def __init__(self, progress: Progress, title: str) -> None:
         self.outcomes: list[Outcome] = []
         self._progress = progress
-        self._all = progress.add_task(title, total=total, step="starting Prefect and Dask")
+        self._total = 0
+        self._all = progress.add_task(title, total=None, step="starting Prefect and Dask")
         self._units: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
         """Take note of an event (from any thread)."""
+        if event.planned:
+            self._total += event.planned
+            self._progress.update(self._all, total=self._total)
+            return
         if event.outcome is None:
             if event.unit not in self._units:
                 self._units[event.unit] = self._progress.add_task(f"  {event.unit}", total=None, step="")
@@ -52,7 +57,7 @@ class Watcher:
 
 
 @contextmanager
-def watching(title: str, total: int) -> Iterator[Watcher]:
+def watching(title: str) -> Iterator[Watcher]:
     """Show a flow's progress on standard error while the context lasts."""
     console = Console(file=sys.stderr, highlight=False)
     columns = (
@@ -63,7 +68,7 @@ def watching(title: str, total: int) -> Iterator[Watcher]:
         TextColumn("{task.fields[step]}", style="dim"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Watcher(progress, title, total)
+        yield Watcher(progress, title)
 
 
 def styled(status: str) -> str:

@@ -35,12 +35,18 @@ def simulate(
     dead_antenna: Annotated[
         list[int] | None, typer.Option(metavar="NUMBER", help="Antenna that hears nothing, from 0; repeat it.")
     ] = None,
+    dead_polarization: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Such as 12X: X of antenna 12 hears nothing; repeat it.")
+    ] = None,
     dead_subband: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Subband to record as zeros; repeat it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of gains, noise and interference.")] = 0,
     noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Noise of the telescope's level.")] = True,
     gains: Annotated[bool, typer.Option("--gains/--no-gains", help="A bandpass and a delay for each antenna.")] = True,
+    beam: Annotated[
+        bool, typer.Option("--beam/--no-beam", help="Weaken sources by the pattern of the dipoles.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
@@ -66,8 +72,10 @@ def simulate(
             channels=channels,
             gains=gains,
             noise=float(noise),
+            beam=beam,
             rfi=rfi,
             dead_antennas=tuple(dead_antenna or ()),
+            dead_polarizations=tuple(dead_polarization or ()),
             dead_subbands=tuple(dead_subband or ()),
             seed=seed,
             tar=tar,

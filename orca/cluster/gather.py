@@ -75,11 +75,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a unit: it reached a step, was submitted again, or ended."""
+    """Something happened to a unit: it reached a step, was submitted again, or ended; or more units were planned."""
 
     unit: str
     step: str
     outcome: Outcome | None = None
+    planned: int = 0
 
 
 Listener = Callable[[Event], None]
@@ -130,6 +131,7 @@ def gather(
     notify = _listener.get() or _log_event
     client = _dask_client()
     client.subscribe_topic(STEPS_TOPIC, lambda event: _on_step(event, units, notify))
+    notify(Event("", "", planned=len(units)))
     todo = deque((unit, 1) for unit in units)
     ended: SimpleQueue[_Waiting] = SimpleQueue()
     outcomes: dict[str, Outcome] = {}
@@ -267,6 +269,8 @@ def _on_step(event: tuple[float, Any], units: Mapping[str, Any], notify: Listene
 
 
 def _log_event(event: Event) -> None:
+    if event.planned:
+        get_run_logger().info("%d to do", event.planned)
     if event.outcome is not None:
         level = "error" if event.outcome.status == "failed" else "info"
         getattr(get_run_logger(), level)("%s %s %s", event.unit, event.outcome.status, event.outcome.reason)

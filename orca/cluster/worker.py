@@ -11,7 +11,7 @@ from distributed.worker import thread_state
 from orca.isolation import preload
 
 STEPS_TOPIC = "orca-steps"
-ISOLATED_MODULES = ("orca.ms.stage",)
+ISOLATED_MODULES = ("orca.ms.stage", "orca.calibration.making")
 """Imported once by the process from which isolated functions are forked."""
 
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from orca.config.secret import SecretUri, parse_uri
+from orca.antennas import AntennaId, BadAntennaSource
+from orca.config.secret import SecretUri, mask, parse_uri
 
 
 def _expand(text: str, folder: Path) -> Path:
@@ -65,6 +76,32 @@ def _cache_uri(value: Any, info: ValidationInfo) -> Any:
         return value
     raise ValueError("expected a folder, or an address like redis://host:6379/1")
 
+
+def _bad_antennas(value: Any, info: ValidationInfo) -> Any:
+    """Make the source of bad antennas of the keys below it, and every mistake in them one line."""
+    if value is None or isinstance(value, BadAntennaSource):
+        return value or BadAntennaSource()
+    known = ", ".join(BadAntennaSource.model_fields)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected keys below it ({known}), or null")
+    if unknown := [str(key) for key in value if key not in BadAntennaSource.model_fields]:
+        raise ValueError(f"{mask(unknown[0])[:60]}: unknown key; known here: {known}")
+    given = {key: item for key, item in value.items() if item is not None}
+    try:
+        if "file" in given:
+            given["file"] = _path(given["file"], info)
+        source = BadAntennaSource.model_validate(given, strict=True)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        problem = str(detail.get("ctx", {}).get("error") or f"expected {_WANTED[detail['loc'][0]]}")
+        raise ValueError(": ".join([*map(str, detail["loc"][:1]), problem])) from None
+    if source.command is None:
+        return source
+    program, *arguments = shlex.split(source.command)
+    return source.model_copy(update={"command": shlex.join([_program(program, info), *arguments])})
+
+
+_WANTED: dict[int | str, str] = {"file": "a path", "deadline_s": "a number of seconds above 0"}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Folder = Annotated[Path, BeforeValidator(_path)]
@@ -181,6 +218,31 @@ class Cache(Section):
     expire_hours: Annotated[float, Field(gt=0)]
 
 
+class Calibration(Section):
+    """How calibrations are made, and which of them is taken."""
+
+    bad_antennas: Annotated[BadAntennaSource, BeforeValidator(_bad_antennas)]
+    """Antennas that are known to be bad."""
+    reference_antenna: AntennaId
+    """Its phases are zero; by correlator number or by name."""
+    integrations: Annotated[int, Field(ge=1)]
+    """Integrations of a bandpass."""
+    min_integrations: Annotated[int, Field(ge=1)]
+    """With fewer no bandpass is made."""
+    max_age_days: Annotated[float, Field(gt=0)]
+    """No calibration is taken that is farther from the observation, before or after."""
+    alarm_ns: Annotated[float, Field(gt=0)]
+    """A delay that differs more from the last good one raises an alarm."""
+
+    @field_validator("min_integrations")
+    @classmethod
+    def _no_more_than_all(cls, value: int, info: ValidationInfo) -> int:
+        wanted = info.data.get("integrations")
+        if wanted is not None and value > wanted:
+            raise ValueError(f"expected at most calibration.integrations, which is {wanted}, found {value}")
+        return value
+
+
 class Limits(Section):
     """When to give up, and what not to take on."""
 
@@ -211,6 +273,7 @@ class Settings(Section):
     dask: Dask
     prefect: Prefect
     cache: Cache
+    calibration: Calibration
     limits: Limits
 
     @model_validator(mode="before")

@@ -36,14 +36,15 @@ def fill_block(
         Evenly spaced: the phase of a source advances by the same turn from channel to channel.
     cosines : (n_sources, 3) float64
         l, m, n - 1.
-    flux_jy : (n_sources, n_channels) float64
+    flux_jy : (n_sources, n_channels, 2) float64
+        What X and Y see of each source.
     voltage, alive, sefd_jy : see `orca.ms.simulate.Instrument`
     noise_jy : (n_channels,) float32
     line, rfi : see `orca.ms.synthetic.Interference`
     """
     n_channels = data.shape[1]
     step_hz = frequency_hz[1] - frequency_hz[0] if n_channels > 1 else 0.0
-    model = np.empty(n_channels, np.complex128)
+    model = np.empty((n_channels, 2), np.complex128)
     for row in range(data.shape[0]):
         p, q = antenna1[row], antenna2[row]
         model[:] = 0
@@ -54,9 +55,10 @@ def fill_block(
             turn = 2j * np.pi * path_m / SPEED_OF_LIGHT_M_S
             phasor, step = np.exp(turn * frequency_hz[0]), np.exp(turn * step_hz)
             for c in range(n_channels):
-                model[c] += flux_jy[s, c] * phasor
+                model[c, 0] += flux_jy[s, c, 0] * phasor
+                model[c, 1] += flux_jy[s, c, 1] * phasor
                 phasor *= step
-        heard = alive[p] * alive[q]
+        heard_x, heard_y = alive[p, 0] * alive[q, 0], alive[p, 1] * alive[q, 1]
         for c in range(n_channels):
             xx, xy = data[row, c, 0] * noise_jy[c], data[row, c, 1] * noise_jy[c]
             yx, yy = data[row, c, 2] * noise_jy[c], data[row, c, 3] * noise_jy[c]
@@ -65,11 +67,10 @@ def fill_block(
                 xx = np.complex64(sefd_jy[c] + root * xx.real)
                 yy = np.complex64(sefd_jy[c] + root * yy.real)
                 yx = np.conj(xy)
-            sky = np.complex64(model[c]) * heard
-            xx += sky
-            yy += sky
+            xx += np.complex64(model[c, 0]) * heard_x
+            yy += np.complex64(model[c, 1]) * heard_y
             if line[c] >= 0:
-                here, there = rfi[line[c], p] * heard, np.conj(rfi[line[c], q])
+                here, there = rfi[line[c], p] * alive[p], np.conj(rfi[line[c], q]) * alive[q]
                 xx += here[0] * there[0]
                 xy += here[0] * there[1]
                 yx += here[1] * there[0]

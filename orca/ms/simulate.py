@@ -1,9 +1,11 @@
 """Measurement Sets as the telescope would record them, of a sky that is known: `orca simulate`.
 
-What is in them: the bright sources of `orca.sky` as unpolarized points, a bandpass and a delay for each antenna,
-noise, and on request interference, dead antennas and dead subbands. What is true is written beside (`orca.ms.truth`).
+What is in them: the bright sources of `orca.sky` as unpolarized points, weakened by the pattern of the dipoles; a gain
+with a delay for each antenna; noise; and on request interference, dead antennas, polarizations and subbands. What is
+true is written beside (`orca.ms.truth`).
 
-V_pq = g_p (M + N) g_q*, with M = sum S exp(+2 pi i (u l + v m + w (n - 1)) / lambda); p is ANTENNA1, q is ANTENNA2.
+V_pq = g_p (M + N) g_q*, with M = sum A S exp(+2 pi i (u l + v m + w (n - 1)) / lambda), where A is the power of the
+dipoles (`orca.beam`); p is ANTENNA1, q is ANTENNA2.
 """
 
 from __future__ import annotations
@@ -13,18 +15,19 @@ import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orca import naming, sky, telescope
+from orca.beam import ANALYTIC
 from orca.errors import InputError, StorageError
 from orca.ms import synthetic, truth
 from orca.ms.layout import Recording, create_recording
 from orca.ms.predict import fill_block
+from orca.ms.simulation_options import SimulationOptions
 from orca.scratch import require_space
 
 ROWS_PER_BLOCK = 1024
@@ -32,49 +35,6 @@ BLOCKS_AHEAD = 3
 """Blocks that are computed while one is written; each takes 2 threads and 6 MB at full size."""
 _NOISE_STREAM = 4
 _SAMPLE_BYTES, _ROW_BYTES, _SUBTABLE_BYTES = 33, 320, 4_000_000  # a little more than files of any size have
-
-
-class SimulationOptions(BaseModel):
-    """What to simulate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    subbands: tuple[str, ...] = Field(default=("73MHz",), min_length=1, description="Names of subbands, such as 73MHz")
-    start: datetime = Field(default=datetime(2026, 1, 10, 18, tzinfo=UTC), description="Start of the first one, UTC")
-    integrations: int = Field(default=1, ge=1, description="Number of consecutive integrations of 10.031 s")
-    antennas: int = Field(default=telescope.N_ANTENNAS, ge=4, le=telescope.N_ANTENNAS, description="Number of antennas")
-    channels: int = Field(
-        default=telescope.N_CHANNELS,
-        ge=1,
-        le=telescope.N_CHANNELS,
-        description="Channels, from the first of the subband",
-    )
-    gains: bool = Field(default=True, description="Give each antenna a bandpass and a delay; without, all gains are 1")
-    noise: float = Field(default=1.0, ge=0, description="Noise relative to the telescope's; 0 for none")
-    rfi: int = Field(default=0, ge=0, description="Number of narrow lines of interference in each subband")
-    dead_antennas: tuple[int, ...] = Field(default=(), description="Correlator numbers that hear nothing")
-    dead_subbands: tuple[str, ...] = Field(default=(), description="Subbands that are recorded as zeros")
-    min_elevation_deg: float = Field(default=2.0, ge=0, lt=90, description="Sources below this elevation are left out")
-    seed: int = Field(default=0, ge=0, description="Seed of gains, noise and interference")
-    tar: bool = Field(default=False, description="Write .ms.tar, as the recorder does since 2026")
-
-    @field_validator("start")
-    @classmethod
-    def _in_utc(cls, value: datetime) -> datetime:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-    @field_validator("subbands", "dead_subbands")
-    @classmethod
-    def _known_subbands(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(telescope.subband(name).name for name in names))
-
-    @model_validator(mode="after")
-    def _dead_antennas_exist(self) -> SimulationOptions:
-        wrong = [number for number in self.dead_antennas if not 0 <= number < self.antennas]
-        if wrong:
-            raise ValueError(f"there is no antenna {wrong[0]}: the array has 0 to {self.antennas - 1}")
-        return self
-
 
 Progress = Callable[[int, int], None]
 """Called with the rows done and the rows in all."""
@@ -145,9 +105,9 @@ class Instrument:
     array: synthetic.Antennas
     truth: truth.Truth
     voltage: np.ndarray
-    """(n_antennas, n_channels, 2) complex64: what a unit of sky or noise becomes, dead antennas included."""
+    """(n_antennas, n_channels, 2) complex64: what a unit of sky or noise becomes, what is dead included."""
     alive: np.ndarray
-    """(n_antennas,) float32: 0 for antennas that do not hear the sky."""
+    """(n_antennas, 2) float32: 0 for X and Y that do not hear the sky."""
     sefd_jy: np.ndarray
     """(n_channels,) float32, of one antenna."""
 
@@ -155,17 +115,17 @@ class Instrument:
 def make_instrument(options: SimulationOptions, subband: telescope.Subband, array: synthetic.Antennas) -> Instrument:
     """Draw the gains of a subband."""
     frequency = subband.frequencies_hz(options.channels)
-    shape = (options.antennas, options.channels, 2)
-    bandpass = np.ones(shape, complex)
+    gains = np.ones((options.antennas, options.channels, 2), complex)
     delay = np.zeros((options.antennas, 2))
     if options.gains:
-        bandpass = synthetic.bandpass(array.index, subband, frequency, options.seed)
+        gains = synthetic.gains(array.index, subband, frequency, options.seed)
         delay = synthetic.delays_ns(array.index, options.seed)
-    dead = np.zeros(options.antennas, bool)
+    dead = np.zeros((options.antennas, 2), bool)
     dead[list(options.dead_antennas)] = True
-    true = truth.make_truth(array.names, frequency, bandpass, delay, dead)
-    voltage = true.gains.copy()
-    voltage[dead] = synthetic.DEAD_NOISE * bandpass[dead]
+    for antenna, polarization in options.dead_feeds:
+        dead[antenna, polarization] = True
+    true = truth.make_truth(array.names, frequency, gains, delay, dead)
+    voltage = np.where(dead[:, None, :], synthetic.DEAD_NOISE * gains, true.gains).astype(np.complex64)
     sefd = options.noise * synthetic.antenna_sefd_jy(frequency)
     return Instrument(subband, array, true, voltage, (~dead).astype(np.float32), sefd.astype(np.float32))
 
@@ -181,17 +141,18 @@ def _write_recording(
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         recording, uvw = _record(options, instrument, start)
+        sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
+        flux = _apparent_jy(options, recording, sources)
         with create_recording(inner, recording, uvw) as table:
             flag = np.zeros((ROWS_PER_BLOCK, options.channels, 4), bool)
-            for row, data in _visibilities(options, instrument, recording, uvw):
+            for row, data in _visibilities(options, instrument, recording, uvw, sources, flux):
                 n = len(data)
                 table.putcol("DATA", data, row, n)
                 table.putcol("FLAG", flag[:n], row, n)
                 yield n
         if first:
             truth.write(root, observation.subband, instrument.truth, recording, like_ms=inner)
-        sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
-        truth.write_sky(root, observation, recording, sources)
+        truth.write_sky(root, observation, recording, sources, flux)
         _finish(_pack(inner, scratch / path.name) if options.tar else inner, path)
     except OSError as error:
         raise StorageError(
@@ -232,8 +193,23 @@ def _record(options: SimulationOptions, instrument: Instrument, start: datetime)
     return recording, telescope.uvw_m(recording.positions_m, *recording.phase_centre_rad, centroid_s)
 
 
+def _apparent_jy(options: SimulationOptions, recording: Recording, sources: list[sky.SourceUp]) -> np.ndarray:
+    """What X and Y see of each source, (n_sources, n_channels, 2)."""
+    frequency, year = recording.frequency_hz, sky.epoch_year(recording.centroid_s)
+    flux = np.array([s.flux_jy(frequency, year) for s in sources], float).reshape(len(sources), frequency.size, 1)
+    if not options.beam:
+        return np.repeat(flux, 2, axis=2)
+    azimuth, elevation = (np.radians([s.azimuth_deg for s in sources]), np.radians([s.elevation_deg for s in sources]))
+    return flux * ANALYTIC.power(azimuth, elevation, frequency)
+
+
 def _visibilities(
-    options: SimulationOptions, instrument: Instrument, recording: Recording, uvw_m: np.ndarray
+    options: SimulationOptions,
+    instrument: Instrument,
+    recording: Recording,
+    uvw_m: np.ndarray,
+    sources: list[sky.SourceUp],
+    flux_jy: np.ndarray,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first row, DATA) block after block, computed a few blocks ahead on two threads.
 
@@ -246,9 +222,6 @@ def _visibilities(
             yield row, np.zeros((min(ROWS_PER_BLOCK, first.size - row), options.channels, 4), np.complex64)
         return
     frequency = recording.frequency_hz
-    sources = sky.sources_up(recording.centroid_s, options.min_elevation_deg)
-    flux = np.array([s.flux_jy(frequency, sky.epoch_year(recording.centroid_s)) for s in sources], float)
-    flux = flux.reshape(len(sources), frequency.size)
     centre = recording.phase_centre_rad
     cosines = np.array([telescope.lmn(s.ra_rad, s.dec_rad, *centre) for s in sources], float).reshape(-1, 3) - (0, 0, 1)
     rfi = synthetic.interference(
@@ -265,7 +238,7 @@ def _visibilities(
         noise = rng.standard_normal(shape, np.float32) if options.noise else np.zeros(shape, np.float32)
         data = noise.view(np.complex64)
         fill_block(
-            data, p, q, uvw_m, frequency, cosines, flux, instrument.voltage, instrument.alive,
+            data, p, q, uvw_m, frequency, cosines, flux_jy, instrument.voltage, instrument.alive,
             instrument.sefd_jy, synthetic.noise_jy(instrument.sefd_jy), rfi.line, rfi.voltage,
         )  # fmt: skip
         return data

@@ -1,7 +1,7 @@
-"""The simulated instrument: antenna positions and names, delays, bandpasses, sensitivity, interference.
+"""The simulated instrument: antenna positions and names, delays, gains, sensitivity, interference.
 
 Everything here is drawn for the whole array of 352 antennas and then picked, so an antenna has the same place, delay
-and bandpass in a small array as in the full one.
+and gain in a small array as in the full one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ SEFD_FREQUENCY_HZ = 55e6
 SEFD_INDEX = -2.55
 """Spectral index of the galactic background temperature, which is the noise of this telescope."""
 DELAY_RMS_NS = 15.0
+PHASE_FREQUENCY_HZ = 63.93e6
+"""Where the delays turn no phase; one for all subbands, so that the phase of an antenna is continuous over the band."""
+CURVATURE_RMS_RAD = 0.15
+LOWEST_DELAY_SUBBAND_HZ = 40e6
+"""Delays are measured in the subbands above; there the curvature of the phase is orthogonal to a straight line."""
 DEAD_NOISE = 0.05
 """Voltage of an antenna that hears nothing, its receiver's own noise, as a share of a good one's."""
 
 _LAYOUT_SEED = 352
-_DELAY_STREAM, _BANDPASS_STREAM, _RFI_STREAM = 1, 2, 3
+_DELAY_STREAM, _AMPLITUDE_STREAM, _RFI_STREAM, _PHASE_STREAM = 1, 2, 3, 5  # 4 is the noise
 
 
 @dataclass(frozen=True)
@@ -124,23 +129,61 @@ def delays_ns(index: np.ndarray, seed: int) -> np.ndarray:
     return rng.normal(0, DELAY_RMS_NS, (telescope.N_ANTENNAS, 2))[index]
 
 
-def bandpass(index: np.ndarray, subband: telescope.Subband, frequency_hz: np.ndarray, seed: int) -> np.ndarray:
-    """Complex gain of each antenna without its delay, (n_antennas, n_channels, 2) complex128.
+def gains(index: np.ndarray, subband: telescope.Subband, frequency_hz: np.ndarray, seed: int) -> np.ndarray:
+    """Complex gain of each antenna with its delay, (n_antennas, n_channels, 2) complex128.
 
-    A random level, slope and ripple in amplitude, and a random phase with some curvature; smooth over the subband.
+    Parameters
+    ----------
+    index : (n_antennas,) int
+        Which of the 352 antennas.
+    subband : Subband
+    frequency_hz : (n_channels,) float
+        Its first channels.
+    seed : int
     """
-    rng = np.random.default_rng([seed, _BANDPASS_STREAM, subband.index])
+    delay_s = 1e-9 * delays_ns(index, seed)[:, None, :]
+    turns = delay_s * (frequency_hz - PHASE_FREQUENCY_HZ)[None, :, None]
+    return _amplitudes(index, subband, frequency_hz, seed) * np.exp(
+        2j * np.pi * turns + 1j * _phases(index, frequency_hz, seed)
+    )
+
+
+def _amplitudes(index: np.ndarray, subband: telescope.Subband, frequency_hz: np.ndarray, seed: int) -> np.ndarray:
+    """A random level, slope and ripple, smooth over the subband; another one in each subband."""
+    rng = np.random.default_rng([seed, _AMPLITUDE_STREAM, subband.index])
     span = telescope.N_CHANNELS * telescope.CHANNEL_WIDTH_HZ
     x = ((frequency_hz - subband.first_channel_hz) / span - 0.5)[None, :, None]
+    shape = (telescope.N_ANTENNAS, 2)
+    level, slope = (rng.normal(0, width, shape)[index][:, None, :] for width in (0.15, 0.1))
+    ripple = rng.uniform(0, 1, shape)[index][:, None, :]
+    return np.clip(1 + level + slope * x + 0.05 * np.sin(2 * np.pi * (2 * x + ripple)), 0.3, None)
 
-    def draw(width: float) -> np.ndarray:
-        return rng.normal(0, width, (telescope.N_ANTENNAS, 2))[index][:, None, :]
 
-    level, slope = draw(0.15), draw(0.1)
-    bend = draw(0.3)
-    turns = rng.uniform(0, 1, (2, telescope.N_ANTENNAS, 2))[:, index][:, :, None, :]
-    amplitude = 1 + level + slope * x + 0.05 * np.sin(2 * np.pi * (2 * x + turns[0]))
-    return np.clip(amplitude, 0.3, None) * np.exp(1j * (2 * np.pi * turns[1] + bend * x * (1 + 2 * x)))
+def _phases(index: np.ndarray, frequency_hz: np.ndarray, seed: int) -> np.ndarray:
+    """Phase without the delay's, in radians: one offset and one smooth bend for the whole band, (n, n_channels, 2)."""
+    rng = np.random.default_rng([seed, _PHASE_STREAM])
+    shape = (telescope.N_ANTENNAS, 2)
+    offset, bend = rng.uniform(0, 2 * np.pi, shape)[index], rng.normal(0, CURVATURE_RMS_RAD, shape)[index]
+    return offset[:, None, :] + bend[:, None, :] * _curvature(frequency_hz)[None, :, None]
+
+
+def _curvature(frequency_hz: np.ndarray) -> np.ndarray:
+    """A parabola of unit rms that has no offset and no slope over the channels in which delays are measured.
+
+    With all channels that is the second Legendre polynomial from 40.95 to 86.91 MHz, times the root of 5. With only the
+    first few of each subband their own parabola is taken: else the fit of a delay to them would be off by 0.7 ns.
+    """
+    bands = [band for band in telescope.SUBBANDS if band.first_channel_hz > LOWEST_DELAY_SUBBAND_HZ]
+    low, high = bands[0].edges_hz[0], bands[-1].edges_hz[1]
+
+    def scaled(frequency: np.ndarray) -> np.ndarray:
+        return (2 * frequency - low - high) / (high - low)
+
+    comb = scaled(np.concatenate([band.frequencies_hz(len(frequency_hz)) for band in bands]))
+    line = np.polynomial.Polynomial.fit(comb, comb**2, 1)
+    rms = np.sqrt(np.mean((comb**2 - line(comb)) ** 2))
+    x = scaled(frequency_hz)
+    return (x**2 - line(x)) / rms
 
 
 def antenna_sefd_jy(frequency_hz: np.ndarray) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from orca import naming, sky, telescope
 from orca.calibration.tables import make_solutions, write_table
+from orca.errors import InvalidDataError
 from orca.ms.layout import Recording
 
 FOLDER = "truth"
@@ -24,13 +25,15 @@ class Truth:
     antenna_names : tuple of n_antennas str
     frequency_hz : (n_channels,) float
     gains : (n_antennas, n_channels, 2) complex64
-        0 for dead antennas.
+        0 for what is dead. Their phase is continuous over the subbands.
     bandpass : like gains
-        Without the delay.
+        Without the delay, whose phase between `delay_reference_hz` and the frequency at which the simulated delays turn
+        none is left in it.
     delays_ns : (n_antennas, 2) float
     delay_reference_hz : float
         The middle of the channels, as in the table of delays.
-    dead : (n_antennas,) bool
+    dead_polarizations : (n_antennas, 2) bool
+        X and Y that hear nothing.
     """
 
     antenna_names: tuple[str, ...]
@@ -39,7 +42,12 @@ class Truth:
     bandpass: np.ndarray
     delays_ns: np.ndarray
     delay_reference_hz: float
-    dead: np.ndarray
+    dead_polarizations: np.ndarray
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Antennas that hear nothing in either polarization, (n_antennas,) bool."""
+        return np.asarray(self.dead_polarizations.all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -67,30 +75,32 @@ def sky_path(root: Path, observation: naming.Observation) -> Path:
 def make_truth(
     antenna_names: tuple[str, ...],
     frequency_hz: np.ndarray,
-    bandpass: np.ndarray,
+    gains: np.ndarray,
     delays_ns: np.ndarray,
-    dead: np.ndarray,
+    dead_polarizations: np.ndarray,
 ) -> Truth:
-    """Put bandpass (n_antennas, n_channels, 2) and delays (n_antennas, 2) together."""
+    """Take gains (n_antennas, n_channels, 2) apart into bandpass and delays (n_antennas, 2)."""
     reference = float(np.mean(frequency_hz))
     turns = delays_ns[:, None, :] * 1e-9 * (frequency_hz - reference)[None, :, None]
-    bandpass = np.where(dead[:, None, None], 0, bandpass)
-    gains = bandpass * np.exp(2j * np.pi * turns)
+    gains = np.where(dead_polarizations[:, None, :], 0, gains)
     return Truth(
         antenna_names,
         np.asarray(frequency_hz, float),
         gains.astype(np.complex64),
-        bandpass.astype(np.complex64),
+        (gains * np.exp(-2j * np.pi * turns)).astype(np.complex64),
         delays_ns,
         reference,
-        dead,
+        dead_polarizations,
     )
 
 
 def read_truth(root: Path, subband: str) -> Truth:
-    """Read back what `write` wrote."""
-    with np.load(truth_paths(root, subband).arrays) as file:
+    """Read back what `write` wrote. Raises InvalidDataError for the file of an older simulator."""
+    path = truth_paths(root, subband).arrays
+    with np.load(path) as file:
         arrays = dict(file)
+    if set(arrays) != {field.name for field in fields(Truth)}:
+        raise InvalidDataError("is of another version of the simulator", path, "Simulate again, with --force")
     return Truth(
         antenna_names=tuple(str(name) for name in arrays.pop("antenna_names")),
         delay_reference_hz=float(arrays.pop("delay_reference_hz")),
@@ -103,7 +113,10 @@ def contradicts(root: Path, subband: str, truth: Truth) -> Path | None:
     path = truth_paths(root, subband).arrays
     if not path.is_file():
         return None
-    old = read_truth(root, subband)
+    try:
+        old = read_truth(root, subband)
+    except InvalidDataError:
+        return path
     same = old.antenna_names == truth.antenna_names and np.array_equal(old.gains, truth.gains)
     return None if same and np.array_equal(old.frequency_hz, truth.frequency_hz) else path
 
@@ -120,7 +133,7 @@ def write(root: Path, subband: str, truth: Truth, recording: Recording, like_ms:
         bandpass=truth.bandpass,
         delays_ns=truth.delays_ns,
         delay_reference_hz=np.array(truth.delay_reference_hz),
-        dead=truth.dead,
+        dead_polarizations=truth.dead_polarizations,
     )
     for kind, path, values in (
         ("B Jones", paths.bandpass, np.where(truth.bandpass == 0, 1, truth.bandpass)),
@@ -133,22 +146,38 @@ def write(root: Path, subband: str, truth: Truth, recording: Recording, like_ms:
             antenna_names=truth.antenna_names,
             frequency_hz=truth.frequency_hz,
             channel_width_hz=recording.channel_width_hz,
-            flags=np.broadcast_to(truth.dead[:, None, None], values.shape),
+            flags=np.broadcast_to(truth.dead_polarizations[:, None, :], values.shape),
         )
         write_table(path, solutions, like_ms)
 
 
-def write_sky(root: Path, observation: naming.Observation, recording: Recording, sources: list[sky.SourceUp]) -> None:
-    """Write the sources of an integration with flux density at the middle channel, place in the sky, and l, m."""
-    frequency = recording.frequency_hz[len(recording.frequency_hz) // 2]
+def write_sky(
+    root: Path,
+    observation: naming.Observation,
+    recording: Recording,
+    sources: list[sky.SourceUp],
+    apparent_jy: np.ndarray,
+) -> None:
+    """Write the sources of an integration: flux density at the middle channel, place in the sky, and l, m.
+
+    `flux_jy` is what a source emits; `apparent_jy` what an image in Stokes I shows, which the dipoles have weakened.
+
+    Parameters
+    ----------
+    apparent_jy : (n_sources, n_channels, 2) float
+        What X and Y see of each source.
+    """
+    middle = len(recording.frequency_hz) // 2
+    frequency = recording.frequency_hz[middle]
     entries = []
-    for source in sources:
+    for source, seen in zip(sources, apparent_jy, strict=True):
         l, m, n = telescope.lmn(source.ra_rad, source.dec_rad, *recording.phase_centre_rad)
         entries.append(
             {
                 "name": source.name,
                 "ra_rad": source.ra_rad,
                 "dec_rad": source.dec_rad,
+                "apparent_jy": float(seen[middle].mean()),
                 "flux_jy": float(source.flux_jy(np.array([frequency]), sky.epoch_year(recording.centroid_s))[0]),
                 "azimuth_deg": source.azimuth_deg,
                 "elevation_deg": source.elevation_deg,

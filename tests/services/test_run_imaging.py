@@ -48,9 +48,10 @@ def test_sources_are_found_with_their_flux_where_they_are(
         made = outcomes(result)[integration.stem]
         assert made["status"] == "done"
         sky = json.loads((raw / "truth" / f"{integration.stem}.sky.json").read_text())
-        true = {source["name"]: source["flux_jy"] for source in sky["sources"]}
+        true = {source["name"]: source["apparent_jy"] for source in sky["sources"]}
         for name in ("Cyg A", "Cas A"):
-            assert made["quality"][f"I {name} peak_jy"] == pytest.approx(true[name], rel=0.03)
+            # of few antennas the sidelobes of Cyg A are 2 % of it, and Cas A is less than half as bright
+            assert made["quality"][f"I {name} peak_jy"] == pytest.approx(true[name], abs=0.03 * true["Cyg A"])
             assert made["quality"][f"I {name} offset_px"] < 1
         manifest = json.loads(Path(made["manifest"]).read_text())
         assert "-size" in manifest["programs"][0]["argv"]
@@ -75,12 +76,14 @@ def test_what_is_fresh_is_skipped_and_what_changed_is_made_again(
 
 
 def test_integrations_together_make_one_picture_with_the_sources_in_place(
-    site: Site, integrations: list[Path], tables: list[str]
+    site: Site, raw: Path, integrations: list[Path], tables: list[str]
 ) -> None:
     words = ("run", "imaging", *integrations, *tables, "--together", "--out", "together", *FINE, "--json")
     [made] = outcomes(site.run(*words)).values()
     assert made["quality"]["I Cyg A offset_px"] < 1
-    assert made["quality"]["I Cyg A peak_jy"] == pytest.approx(made["quality"]["I Cyg A expected_jy"], rel=0.03)
+    sky = json.loads((raw / "truth" / f"{integrations[0].stem}.sky.json").read_text())
+    true = next(source["apparent_jy"] for source in sky["sources"] if source["name"] == "Cyg A")
+    assert made["quality"]["I Cyg A peak_jy"] == pytest.approx(true, rel=0.03)
 
 
 def test_each_broken_input_gets_one_line_and_the_others_are_done(

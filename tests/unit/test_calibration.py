@@ -234,7 +234,7 @@ def test_integrations_together_are_rephased_to_the_middle_one(tmp_path: Path) ->
 
     from orca.geometry import lmn
 
-    sources = simulate(tmp_path, SimulationOptions(**SMALL, gains=False, integrations=30))
+    sources = simulate(tmp_path, SimulationOptions(**SMALL, gains=False, beam=False, integrations=30))
     chosen = [sources[0], sources[15], sources[29]]
     staged = stage(chosen, tmp_path / "out.ms")
     out = tmp_path / "out.ms"

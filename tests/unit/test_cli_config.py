@@ -208,6 +208,26 @@ def test_show_as_json_tells_value_and_origin_of_each_key() -> None:
     assert set(shown["values"]) == set(load(file).items())
 
 
+def test_show_prints_the_source_of_bad_antennas_so_that_it_can_be_read_again(tmp_path: Path) -> None:
+    file = Path("orca-conf.yml").absolute()
+    file.write_text("calibration:\n  bad_antennas:\n    file: bad.yml\n    fallback: [12, LWA-114]\n")
+    done = orca("config", "show")
+    line = next(line for line in done.stdout.splitlines() if "bad_antennas" in line)
+    assert line.endswith("# line 2")
+    again = tmp_path / "again.yml"
+    again.write_text(f"calibration:\n{line}\n")
+    assert load(again).calibration.bad_antennas == load(file).calibration.bad_antennas
+    shown = json.loads(orca("config", "show", "--json").stdout)["values"]["calibration.bad_antennas"]
+    assert (shown["line"], shown["value"]["fallback"]) == (2, [12, "LWA-114"])
+
+
+def test_a_source_of_bad_antennas_without_a_fallback_is_refused() -> None:
+    Path("orca-conf.yml").write_text("calibration:\n  bad_antennas:\n    command: bad-antennas {date}\n")
+    done = orca("config", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "orca-conf.yml:2: calibration.bad_antennas: expected a fallback beside the command" in done.stderr
+
+
 def test_a_password_that_others_can_read_is_warned_of_on_standard_error() -> None:
     file = secret_file(0o644)
     done = orca("config", "show", "--json")

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 import traceback
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from orca.antennas import BadAntennaSource
 from orca.config import Config, SecretUri, default_path, find, load, mask
 from orca.config.model import known_keys
 from orca.errors import ConfigError
@@ -151,6 +153,12 @@ def test_nothing_is_read_at_import(file: Path) -> None:
     subprocess.run([sys.executable, "-c", "import orca.config"], env=environment, check=True)
 
 
+def test_the_configuration_is_imported_without_anything_slow() -> None:
+    code = "import sys, orca.config; print(sorted({'numpy', 'numba', 'astropy', 'casacore'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_paths_are_absolute(file: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAST", "/fast")
     text = "paths: {data: data, raw: ~/raw, scratch: $FAST/x/../y, trash: null}\nexecs: {wsclean: bin/wsclean}\n"
@@ -170,6 +178,38 @@ def test_paths_are_absolute(file: Path, home: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_outriggers_are_a_list_or_to_be_found(file: Path, text: str, expected: object) -> None:
     assert loaded(file, f"telescope: {{n_ant: 5, outriggers: {text}}}").telescope.outriggers == expected
+
+
+def test_bad_antennas_come_from_a_list_a_file_or_a_command(file: Path, home: Path) -> None:
+    def source(text: str) -> BadAntennaSource:
+        return loaded(file, f"calibration:\n  bad_antennas: {text}\n").calibration.bad_antennas
+
+    assert source("null") == source("{}") == load().calibration.bad_antennas == BadAntennaSource()
+    assert source("{fallback: [3, LWA-114, '12']}").fallback == (3, "LWA-114", 12)
+    told = source("{file: lists/bad.yml, fallback: [1], deadline_s: 2}")
+    assert told == BadAntennaSource(file=file.parent / "lists/bad.yml", fallback=(1,), deadline_s=2)
+    assert source("{file: ~/bad.yml, fallback: [1]}").file == home / "bad.yml"
+    asked = source("{command: 'bin/bad \"a b\" {date}', fallback: [1], file: null}").command
+    assert shlex.split(asked or "") == [str(file.parent / "bin/bad"), "a b", "{date}"]
+    on_path = source("\n    command: bad --day {date}\n    fallback: [1]")
+    assert shlex.split(on_path.command or "") == ["bad", "--day", "{date}"]
+
+
+def test_bad_antennas_stand_in_lines_of_their_own(file: Path) -> None:
+    text = "calibration:\n  bad_antennas:\n    file: bad.yml\n    fallback:\n    - 12\n    - LWA-114\n  alarm_ns: 50\n"
+    calibration = loaded(file, text).calibration
+    assert calibration.bad_antennas == BadAntennaSource(file=file.parent / "bad.yml", fallback=(12, "LWA-114"))
+    assert (calibration.alarm_ns, calibration.max_age_days) == (50, 7)
+    assert (calibration.reference_antenna, calibration.integrations, calibration.min_integrations) == (
+        "LWA-114",
+        24,
+        12,
+    )
+
+
+@pytest.mark.parametrize(("text", "expected"), [("283", 283), ("'283'", 283), ("LWA-253", "LWA-253")])
+def test_the_reference_antenna_is_a_number_or_a_name(file: Path, text: str, expected: object) -> None:
+    assert loaded(file, f"calibration: {{reference_antenna: {text}}}").calibration.reference_antenna == expected
 
 
 def test_the_cache_is_a_folder_or_redis(file: Path) -> None:
@@ -229,6 +269,67 @@ def test_the_configuration_is_frozen_and_pickles(file: Path) -> None:
         ("limits: {min_fill_level: 2}", "1: limits.min_fill_level: expected a number of at most 1, found 2"),
         ("limits: {settle_s: [1]}", "1: limits.settle_s: expected a number, found a list"),
         ("dask: {address: localhost}", "1: dask.address: expected an address like tcp://host:8786"),
+        (
+            "calibration:\n  bad_antennas: {file: bad.yml}",
+            "2: calibration.bad_antennas: expected a fallback beside the file: the antennas to leave out when it "
+            "does not answer",
+        ),
+        (
+            "calibration:\n  bad_antennas:\n    command: bad\n    fallback: []",
+            "2: calibration.bad_antennas: expected a fallback beside the command: the antennas to leave out when it "
+            "does not answer",
+        ),
+        (
+            "calibration: {bad_antennas: {file: a, command: b, fallback: [1]}}",
+            "1: calibration.bad_antennas: expected a file or a command, not both",
+        ),
+        (
+            "calibration: {bad_antennas: {fiel: a}}",
+            "1: calibration.bad_antennas: fiel: unknown key; known here: file, command, fallback, deadline_s",
+        ),
+        (
+            "calibration: {bad_antennas: [1, 2]}",
+            "1: calibration.bad_antennas: expected keys below it (file, command, fallback, deadline_s), or null",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: 3}}",
+            "1: calibration.bad_antennas: fallback: expected a list of antennas: correlator numbers, or names such as "
+            "LWA-114",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: [-1]}}",
+            "1: calibration.bad_antennas: fallback: expected an antenna: its correlator number, or its name such as "
+            "LWA-114",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: [1], command: 'bad \"x'}}",
+            "1: calibration.bad_antennas: command: expected a command line; a quotation mark in it is not closed",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: [1], command: ' '}}",
+            "1: calibration.bad_antennas: command: expected a command line: a program and its arguments",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: [1], file: 3}}",
+            "1: calibration.bad_antennas: file: expected a path",
+        ),
+        (
+            "calibration: {bad_antennas: {fallback: [1], deadline_s: 0}}",
+            "1: calibration.bad_antennas: deadline_s: expected a number of seconds above 0",
+        ),
+        (
+            "calibration: {reference_antenna: yes}",
+            "1: calibration.reference_antenna: expected an antenna: its correlator number, or its name such as LWA-114",
+        ),
+        ("calibration: {max_age_days: 0}", "1: calibration.max_age_days: expected a number above 0, found 0"),
+        (
+            "calibration:\n  integrations: 6\n  min_integrations: 7",
+            "3: calibration.min_integrations: expected at most calibration.integrations, which is 6, found 7",
+        ),
+        (
+            "calibration:\n  integrations: 6",
+            "1: calibration.min_integrations: expected at most calibration.integrations, which is 6, found 12",
+        ),
         ("prefect: {api_url: 'ftp://h'}", "1: prefect.api_url: expected an address like http://host:4200/api"),
         ("cache: {uri: 5}", "1: cache.uri: expected a folder, or an address like redis://host:6379/1"),
         ("paths: {data: 3}", "1: paths.data: expected a path, found 3"),
@@ -332,6 +433,11 @@ def test_a_secret_can_be_revealed_on_purpose_and_survives_a_pickle(file: Path) -
         f"cache: {{uri: 'http://user:{PASSWORD}@host/'}}",
         f"paths: {{raw: [{PASSWORD}]}}",
         f"telescope: {{n_ant: {PASSWORD}, outriggers: [{PASSWORD}]}}",
+        f"calibration: {{bad_antennas: {{command: 'bad --password {PASSWORD}'}}}}",
+        f"calibration: {{bad_antennas: {{fallback: ['{PASSWORD} x']}}}}",
+        f"calibration: {{bad_antennas: {{deadline_s: {PASSWORD}}}}}",
+        f"calibration: {{bad_antennas: {{'amqp://u:{PASSWORD}@h': 1}}}}",
+        f"calibration: {{reference_antenna: '{PASSWORD} x'}}",
         f"queue: {PASSWORD}",
         f"amqp://user:{PASSWORD}@host/: 1",
         f"queue:\n  broker_uri:amqp://user:{PASSWORD}@host/\n  prefix: x",

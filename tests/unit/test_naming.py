@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,24 +66,58 @@ def test_files_of_an_image_are_known_by_their_prefix(suffix):
     assert (parsed.kind, parsed.suffix, parsed.observation) == (Kind.IMAGE, suffix, OBSERVATION)
 
 
-def test_delay_tables_go_both_ways():
-    path = naming.delay_path("/cal", date(2024, 5, 24))
-    assert path == Path("/cal/delay/2024-05-24/20240524_delay.delay")
-    assert naming.parse(f"{path}/").day == naming.parse(path.name).day == date(2024, 5, 24)
-    assert naming.parse(path).kind is Kind.DELAY
+DAY = date(2024, 5, 24)
 
 
-def test_bandpass_tables_and_their_plots_go_both_ways():
-    table = naming.bandpass_path("/cal", "73MHz", date(2024, 5, 24), 7)
-    plots = naming.bandpass_qa_path("/cal", "73MHz", date(2024, 5, 24), 7)
-    assert table == Path("/cal/bandpass/73MHz/2024-05-24/07/bandpass_concat.73MHz_07.bandpass")
-    assert plots == table.parent / "bandpass_concat.73MHz_07_bandpass_QA.pdf"
-    for path, kind in ((table, Kind.BANDPASS), (plots, Kind.BANDPASS_QA)):
-        parsed = naming.parse(path)
-        assert (parsed.kind, parsed.subband, parsed.day, parsed.hour) == (kind, "73MHz", date(2024, 5, 24), 7)
-        assert naming.parse(path.name).day is None
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize(
+    ("make", "name", "kind", "suffix"),
+    [
+        (naming.delay_path, "20240524_delay.delay", Kind.DELAY, ""),
+        (naming.delay_qa_path, "20240524_delay_QA.pdf", Kind.DELAY_QA, ".pdf"),
+        (partial(naming.delay_qa_path, ending="png"), "20240524_delay_QA.png", Kind.DELAY_QA, ".png"),
+        (partial(naming.delay_qa_path, ending="json"), "20240524_delay_QA.json", Kind.DELAY_QA, ".json"),
+    ],
+)
+def test_delay_tables_and_their_plots_go_both_ways(make, name, kind, suffix, failed):
+    path = make("/cal", DAY, failed=failed)
+    assert path == Path("/cal/delay/2024-05-24") / (name + ".failed" * failed)
+    for given in (f"{path}/", path.name, naming.manifest_path(path)):
+        parsed = naming.parse(given)
+        assert (parsed.kind, parsed.suffix, parsed.failed, parsed.day) == (kind, suffix, failed, DAY)
+        assert (parsed.subband, parsed.hour) == (None, None)
+        assert parsed.manifest == str(given).endswith(".manifest.json")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize(
+    ("make", "ending", "kind", "suffix"),
+    [
+        (naming.bandpass_path, ".bandpass", Kind.BANDPASS, ""),
+        (naming.bandpass_qa_path, "_bandpass_QA.pdf", Kind.BANDPASS_QA, ".pdf"),
+        (partial(naming.bandpass_qa_path, ending="png"), "_bandpass_QA.png", Kind.BANDPASS_QA, ".png"),
+        (partial(naming.bandpass_qa_path, ending="json"), "_bandpass_QA.json", Kind.BANDPASS_QA, ".json"),
+    ],
+)
+def test_bandpass_tables_and_their_plots_go_both_ways(make, ending, kind, suffix, failed):
+    path = make("/cal", "73MHz", DAY, 7, failed=failed)
+    name = f"bandpass_concat.73MHz_07{ending}{'.failed' * failed}"
+    assert path == Path("/cal/bandpass/73MHz/2024-05-24/07") / name
+    for given in (path, naming.manifest_path(path)):
+        parsed = naming.parse(given)
+        assert (parsed.kind, parsed.suffix, parsed.failed) == (kind, suffix, failed)
+        assert (parsed.subband, parsed.day, parsed.hour) == ("73MHz", DAY, 7)
+        assert parsed.manifest == str(given).endswith(".manifest.json")
         with pytest.raises(InputError, match="does not tell an integration"):
             _ = parsed.observation
+    assert naming.parse(path.name).day is None
+
+
+def test_other_products_cannot_have_failed():
+    for path in (naming.raw_path("/data", OBSERVATION), naming.dynspec_path("/d", "mean", DAY, "XX")):
+        assert naming.parse(path).failed is False
+        with pytest.raises(InputError, match="no name of"):
+            naming.parse(f"{path}.failed")
 
 
 @pytest.mark.parametrize("polarization", ["XX", "XY", "YX", "YY"])
@@ -144,6 +179,10 @@ def test_a_suffix_is_cut_off_once_and_no_letter_more(name, stem):
         "20260110_180005_73.0MHz.ms",
         "20260110_180005_-73MHz.ms",
         "20260231_delay.delay",
+        "20260110_delay.delay.failed.failed",
+        "20260110_delay_QA.svg",
+        "20260110_delay_QA",
+        "bandpass_concat.73MHz_07_QA.pdf",
         "20260110_180005_73MHz_averaged.ms.manifest.json.manifest.txt",
     ],
 )
@@ -181,6 +220,8 @@ def test_a_path_with_detours_is_refused(path):
         lambda: naming.delay_path("/c/../d", START),
         lambda: naming.bandpass_path("/c", "../x", START, 7),
         lambda: naming.bandpass_path("/c", "73MHz", START, 24),
+        lambda: naming.bandpass_qa_path("/c", "73MHz", START, 7, "svg"),
+        lambda: naming.delay_qa_path("/c", START, ".pdf"),
         lambda: naming.dynspec_path("/d", "..", START, "XX"),
         lambda: naming.dynspec_path("/d", "a/b", START, "XX"),
         lambda: naming.dynspec_path("/d", "", START, "XX"),

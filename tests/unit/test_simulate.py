@@ -22,9 +22,10 @@ from pydantic import ValidationError
 
 from orca import naming, sky, telescope
 from orca.calibration.tables import read_table
-from orca.errors import InputError, StorageError
+from orca.errors import InputError, InvalidDataError, StorageError
 from orca.ms import synthetic
-from orca.ms.simulate import SimulationOptions, simulate
+from orca.ms.predict import fill_block
+from orca.ms.simulate import SimulationOptions, make_instrument, simulate
 from orca.ms.truth import read_truth, sky_path, truth_paths
 
 START = datetime(2026, 1, 10, 18, tzinfo=UTC)
@@ -43,6 +44,15 @@ def centroid(ms: Path) -> Time:
 
 def sources_of(ms: Path) -> list[sky.SourceUp]:
     return sky.sources_up(column(ms, "TIME_CENTROID")[0], 2.0)
+
+
+def seen_by(ms: Path, source: sky.Source, frequency: np.ndarray | float) -> np.ndarray:
+    """Flux density as the dipoles receive it: the elevation by astropy, the pattern by its formula."""
+    place = EarthLocation.from_geodetic(-118.2816667, 37.23977727, 1183.48)
+    altaz = SkyCoord(source.ra_rad, source.dec_rad, unit="rad").transform_to(
+        AltAz(obstime=centroid(ms), location=place)
+    )
+    return source.flux_jy(frequency, centroid(ms).jyear) * np.sin(altaz.alt.rad) ** 1.6
 
 
 def test_files_are_where_the_recorder_puts_them(simulations: Callable[..., list[Path]]) -> None:
@@ -87,7 +97,7 @@ def test_visibilities_are_the_sum_of_point_sources(make_ms: MakeMs) -> None:
         offset = SkyCoord(source.ra_rad, source.dec_rad, unit="rad").transform_to(centre.skyoffset_frame())
         n, l, m = offset.cartesian.xyz.value
         delay_s = uvw @ np.array([l, m, n - 1]) / 299792458.0
-        expected += source.flux_jy(frequency, centroid(ms).jyear) * np.exp(2j * np.pi * delay_s[:, None] * frequency)
+        expected += seen_by(ms, source, frequency) * np.exp(2j * np.pi * delay_s[:, None] * frequency)
     data = column(ms, "DATA")
     assert np.abs(data[:, :, 0] - expected).max() < 3e-6 * np.abs(expected).max()
     assert np.array_equal(data[:, :, 3], data[:, :, 0])
@@ -113,7 +123,7 @@ def test_fringes_turn_the_right_way_for_a_source_that_rises_in_the_east(make_ms:
     for source in sources_of(ms):
         towards = SkyCoord(source.ra_rad, source.dec_rad, unit="rad").transform_to(frame).cartesian.xyz.value
         ahead_s = baseline @ (towards - centre) / 299792458.0
-        expected += source.flux_jy(frequency, centroid(ms).jyear) * np.exp(2j * np.pi * ahead_s * frequency)
+        expected += seen_by(ms, source, frequency) * np.exp(2j * np.pi * ahead_s * frequency)
     short = np.linalg.norm(baseline, axis=1) < 150  # differential aberration turns long ones by some degrees
     assert short.sum() > 100
     error = np.abs(column(ms, "DATA")[short, 0, 0] - expected[short])
@@ -134,10 +144,80 @@ def test_wsclean_finds_cyg_a_at_its_place_and_not_mirrored(copy_ms: MakeMs, tmp_
         near = image[corner_y : corner_y + 11, corner_x : corner_x + 11]
         peak_y, peak_x = np.unravel_index(near.argmax(), near.shape)
         assert np.hypot(corner_x + peak_x - x, corner_y + peak_y - y) < 1
-        flux = source.flux_jy(column(ms, "CHAN_FREQ", "SPECTRAL_WINDOW")[0].mean(), 2026.03)
+        flux = seen_by(ms, source, column(ms, "CHAN_FREQ", "SPECTRAL_WINDOW")[0].mean())
         assert near.max() == pytest.approx(flux, rel=0.2)
         for mirrored in (image[round(y), 1024 - round(x)], image[1024 - round(y), round(x)]):
             assert mirrored < 0.5 * flux
+
+
+def test_without_the_beam_sources_have_their_full_flux(make_ms: MakeMs) -> None:
+    ms = make_ms(**CLEAN, beam=False)
+    p, q = column(ms, "ANTENNA1"), column(ms, "ANTENNA2")
+    frequency = column(ms, "CHAN_FREQ", "SPECTRAL_WINDOW")[0]
+    full = sum(s.flux_jy(frequency, centroid(ms).jyear) for s in sources_of(ms))
+    power = column(ms, "DATA")[p == q]
+    np.testing.assert_allclose(power[:, :, 0], np.tile(full, (24, 1)), rtol=1e-6)
+
+
+def test_x_and_y_see_what_their_own_patterns_leave() -> None:
+    """The kernel beside the sum that it stands for, with other fluxes in X than in Y and one deaf polarization."""
+    rng = np.random.default_rng(4)
+    n_antennas, n_channels, n_sources = 5, 7, 3
+    p, q = (i.astype(np.int32) for i in np.triu_indices(n_antennas))
+    uvw, frequency = rng.normal(0, 300, (n_antennas, 3)), 60e6 + 24e3 * np.arange(n_channels)
+    cosines = rng.normal(0, 0.4, (n_sources, 3))
+    flux = rng.uniform(100, 9000, (n_sources, n_channels, 2))
+    voltage = (rng.normal(size=(n_antennas, n_channels, 2)) + 1j).astype(np.complex64)
+    alive = np.ones((n_antennas, 2), np.float32)
+    alive[2, 1] = 0
+    data = np.zeros((p.size, n_channels, 4), np.complex64)
+    nothing = np.zeros(n_channels, np.float32)
+    fill_block(
+        data, p, q, uvw, frequency, cosines, flux, voltage, alive, nothing, nothing,
+        np.full(n_channels, -1, np.int32), np.zeros((0, n_antennas, 2), np.complex64),
+    )  # fmt: skip
+    path = (uvw[q] - uvw[p]) @ cosines.T
+    phase = np.exp(2j * np.pi * path[:, :, None] * frequency / 299792458.0)
+    for k, pol in ((0, 0), (3, 1)):
+        model = (phase * flux[None, :, :, pol]).sum(1) * (alive[p] * alive[q])[:, pol, None]
+        expected = voltage[p, :, pol] * model * voltage[q, :, pol].conj()
+        np.testing.assert_allclose(data[:, :, k], expected, atol=1e-5 * np.abs(expected).max())
+    assert not data[:, :, 1:3].any()
+
+
+def test_a_delay_can_be_fitted_over_all_subbands() -> None:
+    """A straight line through the unwrapped phases of the truth, as it is in the gains and in the two tables."""
+    options = SimulationOptions(antennas=6, channels=8)
+    array = synthetic.antennas(6)
+    truths = [make_instrument(options, band, array).truth for band in telescope.SUBBANDS]
+    for truth in truths:
+        turns = truth.delays_ns[:, None, :] * 1e-9 * (truth.frequency_hz - truth.delay_reference_hz)[None, :, None]
+        np.testing.assert_allclose(truth.gains, truth.bandpass * np.exp(2j * np.pi * turns), atol=1e-6)
+        assert truth.delay_reference_hz == pytest.approx(truth.frequency_hz.mean())
+    high = [truth for truth in truths if truth.frequency_hz[0] > 40e6]
+    assert len(high) == 10
+    frequency = np.concatenate([truth.frequency_hz for truth in high])
+    true_s = truths[0].delays_ns * 1e-9
+    # unwrapped from channel to channel, the gaps between subbands with the delay that is already known
+    gains = np.concatenate([truth.gains for truth in high], axis=1)
+    expected = 2 * np.pi * true_s[:, None, :] * (frequency - frequency[0])[None, :, None]
+    left = np.unwrap(np.angle(gains * np.exp(-1j * expected)), axis=1)
+    lines = np.polynomial.polynomial.polyfit(frequency - 64e6, (left + expected).transpose(1, 0, 2).reshape(80, 12), 1)
+    found_ns = lines[1].reshape(6, 2) / (2 * np.pi) * 1e9
+    assert np.std(found_ns - truths[0].delays_ns) < 0.05
+    assert np.ptp(left, axis=1).max() < 2.5  # no jump by a turn was unwrapped
+    bend = left - left.mean(axis=1, keepdims=True)
+    assert 0.08 < bend.std() < 0.25
+
+
+def test_the_phase_of_an_antenna_goes_on_smoothly_from_subband_to_subband() -> None:
+    """With all channels the next subband begins where a straight line from the last one arrives."""
+    options = SimulationOptions(antennas=4)
+    array = synthetic.antennas(4)
+    gains = np.concatenate([make_instrument(options, band, array).truth.gains for band in telescope.SUBBANDS], axis=1)
+    step = np.angle(gains[:, 1:] * gains[:, :-1].conj())
+    assert gains.shape[1] == 3072
+    assert np.abs(np.diff(step, axis=1)).max() < 1e-4
 
 
 def test_gains_are_those_of_the_truth(make_ms: MakeMs, root_of: Callable[[Path], Path]) -> None:
@@ -192,7 +272,7 @@ def test_noise_is_that_of_the_telescope(make_ms: MakeMs) -> None:
     assert noise.imag.std() == pytest.approx(sigma, rel=0.03)
     assert abs(noise.mean()) < 5 * sigma / np.sqrt(noise.size)
     autos = column(ms, "DATA")[p == q]
-    flux = sum(s.flux_jy(frequency, centroid(ms).jyear) for s in sources_of(ms))
+    flux = sum(seen_by(ms, s, frequency) for s in sources_of(ms))
     assert autos[:, :, [0, 3]].real.mean() == pytest.approx(sefd + flux, rel=0.01)
     assert not autos[:, :, [0, 3]].imag.any()
     assert np.array_equal(autos[:, :, 1], autos[:, :, 2].conj())
@@ -212,7 +292,7 @@ def test_interference_is_in_as_many_channels_as_asked_for(make_ms: MakeMs) -> No
 
 
 def test_dead_antennas_hear_nothing_but_themselves(make_ms: MakeMs) -> None:
-    ms, alive = make_ms(dead_antennas=(3, 7)), make_ms()
+    ms, alive = make_ms(dead_antennas=(3, 7), dead_polarizations=("7X",)), make_ms()
     p, q = column(ms, "ANTENNA1"), column(ms, "ANTENNA2")
     dead = np.isin(p, (3, 7)) | np.isin(q, (3, 7))
     data = column(ms, "DATA")
@@ -220,6 +300,27 @@ def test_dead_antennas_hear_nothing_but_themselves(make_ms: MakeMs) -> None:
     cross = dead & (p != q)
     assert 0 < np.abs(data[cross]).mean() < 0.1 * np.abs(data[~dead & (p != q)]).mean()
     assert not column(make_ms(dead_antennas=(3, 7), noise=0.0), "DATA")[dead].any()
+
+
+def test_a_dead_polarization_leaves_the_other_one(make_ms: MakeMs, root_of: Callable[[Path], Path]) -> None:
+    ms, alive = make_ms(dead_polarizations=("5x", "6Y")), make_ms()
+    p, q = column(ms, "ANTENNA1"), column(ms, "ANTENNA2")
+    data, good = column(ms, "DATA"), column(alive, "DATA")
+    dead = {(5, 0), (6, 1)}
+    for k, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        touched = np.array([(a, i) in dead or (b, j) in dead for a, b in zip(p, q, strict=True)])
+        assert np.array_equal(data[~touched, :, k], good[~touched, :, k])
+        assert np.abs(data[touched & (p != q), :, k]).mean() < 0.1 * np.abs(good[touched & (p != q), :, k]).mean()
+    quiet = make_ms(dead_polarizations=("5x", "6Y"), noise=0.0)
+    assert not column(quiet, "DATA")[(p == 5) & (q != 5), :, 0].any()
+    truth, paths = read_truth(root_of(ms), "73MHz"), truth_paths(root_of(ms), "73MHz")
+    assert {(int(a), int(i)) for a, i in np.argwhere(truth.dead_polarizations)} == dead
+    assert not truth.dead.any()
+    assert not truth.gains[5, :, 0].any()
+    assert truth.gains[5, :, 1].all()
+    for table in (paths.bandpass, paths.delay):
+        [solutions] = read_table(table)
+        assert {(int(a), int(i)) for a, i in np.argwhere(solutions.flags[0].all(1))} == dead
 
 
 def test_a_dead_subband_is_a_normal_file_full_of_zeros(make_ms: MakeMs) -> None:
@@ -250,6 +351,8 @@ def test_the_sky_of_each_integration_is_told(make_ms: MakeMs, root_of: Callable[
     assert [cyg["n"], cyg["l"], cyg["m"]] == pytest.approx(list(offset.cartesian.xyz.value))
     assert cyg["elevation_deg"] == pytest.approx(np.degrees(np.arcsin(cyg["n"])), abs=0.01)
     assert cyg["flux_jy"] == pytest.approx(sky.CYG_A.flux_jy(told["frequency_hz"], 2026.03), rel=1e-4)
+    assert cyg["apparent_jy"] == pytest.approx(seen_by(ms, sky.CYG_A, told["frequency_hz"]), rel=1e-4)
+    assert cyg["apparent_jy"] < 0.99 * cyg["flux_jy"]
 
 
 def test_it_refuses_to_overwrite_or_to_contradict_an_earlier_truth(tmp_path: Path) -> None:
@@ -264,6 +367,21 @@ def test_it_refuses_to_overwrite_or_to_contradict_an_earlier_truth(tmp_path: Pat
     simulate(tmp_path, SimulationOptions(**small, start=START + timedelta(hours=1)))
     simulate(tmp_path, SimulationOptions(**small, seed=1), force=True)
     assert not np.array_equal(column(path, "DATA"), before)
+
+
+def test_the_truth_of_another_version_of_the_simulator_counts_as_another_simulation(tmp_path: Path) -> None:
+    small = SimulationOptions(antennas=8, channels=4)
+    simulate(tmp_path, small)
+    file = truth_paths(tmp_path, "73MHz").arrays
+    with np.load(file) as arrays:
+        np.savez(file, **{name: value for name, value in arrays.items() if name != "dead_polarizations"})
+    with pytest.raises(InvalidDataError, match="another version of the simulator"):
+        read_truth(tmp_path, "73MHz")
+    later = small.model_copy(update={"start": START + timedelta(hours=1)})
+    with pytest.raises(InputError, match="truth of another simulation"):
+        simulate(tmp_path, later)
+    simulate(tmp_path, later, force=True)
+    assert not read_truth(tmp_path, "73MHz").dead.any()
 
 
 def test_when_it_is_interrupted_nothing_is_visible(tmp_path: Path) -> None:
@@ -289,7 +407,16 @@ def test_too_little_space_is_refused_before_it_starts(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"antennas": 3}, {"antennas": 353}, {"channels": 0}, {"dead_antennas": (24,), "antennas": 24}]
+    "wrong",
+    [
+        {"antennas": 3},
+        {"antennas": 353},
+        {"channels": 0},
+        {"dead_antennas": (24,), "antennas": 24},
+        {"dead_polarizations": ("24X",), "antennas": 24},
+        {"dead_polarizations": ("X12",)},
+        {"dead_polarizations": ("12Z",)},
+    ],
 )
 def test_impossible_options_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
@@ -344,7 +471,12 @@ def test_the_command_writes_and_says_where(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--subband", "74MHz"], "no subband"), (["--dead-antenna", "9", "--antennas", "8"], "there is no antenna 9")],
+    [
+        (["--subband", "74MHz"], "no subband"),
+        (["--dead-antenna", "9", "--antennas", "8"], "there is no antenna 9"),
+        (["--dead-polarization", "9X", "--antennas", "8"], "there is no antenna 9"),
+        (["--dead-polarization", "9"], "such as 12X"),
+    ],
 )
 def test_the_command_refuses_what_cannot_be_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = orca(str(tmp_path), *arguments)

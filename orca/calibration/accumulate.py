@@ -1,0 +1,225 @@
+"""What a calibration needs to know of the data: for each baseline, channel and polarization sum V M* and sum |M|^2.
+
+These are all that least squares for gains needs, so each Measurement Set is read once, with the sky of its own moment
+and phase centre, and memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import sleep
+from typing import Any
+
+import numba
+import numpy as np
+
+from orca.errors import InvalidDataError, MismatchError
+from orca.ms.blocks import blocks, cache_small_columns, open_table, read_column
+from orca.ms.info import MsInfo
+from orca.ms.rephase import SPEED_OF_LIGHT_M_S
+from orca.sky import SkyModel
+from orca.telescope import lmn
+
+
+@dataclass
+class Sums:
+    """Sums over integrations of one subband and array.
+
+    Attributes
+    ----------
+    first, second : (n_baselines,) int32
+        Antennas of each baseline, `first` < `second`.
+    vm : (n_baselines, n_channels, 2) complex64
+        Sum of V conj(M) for XX and YY.
+    mm : (n_baselines, n_channels, 2) float32
+        Sum of abs(M)^2; 0 where there are no data.
+    power, samples : (n_antennas, n_channels, 2) float64
+        Sum and number of the autocorrelations.
+    like : MsInfo
+        The first integration.
+    time_s : list of float
+        Middle of each integration, MJD seconds UTC.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    vm: np.ndarray
+    mm: np.ndarray
+    power: np.ndarray
+    samples: np.ndarray
+    like: MsInfo
+    time_s: list[float] = field(default_factory=list)
+
+    @property
+    def autocorrelation(self) -> np.ndarray:
+        """Mean autocorrelations, (n_antennas, n_channels, 2); NaN where there are none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.power / self.samples)
+
+
+def empty_sums(like: MsInfo) -> Sums:
+    """Sums over nothing, for the array and channels of `like`."""
+    first, second = (axis.astype(np.int32) for axis in np.triu_indices(like.n_antennas, 1))
+    shape, per_antenna = (first.size, like.n_channels, 2), (like.n_antennas, like.n_channels, 2)
+    return Sums(
+        first,
+        second,
+        np.zeros(shape, np.complex64),
+        np.zeros(shape, np.float32),
+        np.zeros(per_antenna),
+        np.zeros(per_antenna),
+        like,
+    )
+
+
+def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[float, float]) -> None:
+    """Read a Measurement Set once and add it to the sums.
+
+    Flagged samples, and samples that are zero or not finite, do not count. When this raises, the sums hold a part of
+    the set and must not be used.
+
+    Parameters
+    ----------
+    sums : Sums
+    info : MsInfo
+        Of the Measurement Set.
+    sky : SkyModel
+        For its time and channels.
+    uv_range_lambda : (float, float)
+        Baselines whose length in the plane of u and v, in wavelengths of the middle of the band, is outside are left
+        out.
+
+    Raises
+    ------
+    MismatchError
+        It has another array or other channels than the sums.
+    DataError
+        It cannot be read to its end, or lacks XX or YY.
+    """
+    like = sums.like
+    if info.antenna_names != like.antenna_names or not np.array_equal(info.freq_hz, like.freq_hz):
+        raise MismatchError(
+            f"has other antennas or channels than {like.path.name}", info.path, "Calibrate one subband and array."
+        )
+    centre = info.phase_centre_rad
+    cosines = np.stack(lmn(sky.ra_rad, sky.dec_rad, *centre), -1) - (0.0, 0.0, 1.0)
+    flux_jy = np.ascontiguousarray(sky.flux_jy, np.float64)
+    step_hz = float(info.freq_hz[1] - info.freq_hz[0]) if info.n_channels > 1 else 0.0
+    columns = _parallel_hands(info)
+    with open_table(info.path) as table, ThreadPoolExecutor(1) as calculator:
+        cache_small_columns(table)
+        first, second = read_column(table, "ANTENNA1"), read_column(table, "ANTENNA2")
+        uvw = np.ascontiguousarray(read_column(table, "UVW"), np.float64)
+        lengths = np.hypot(uvw[:, 0], uvw[:, 1]) * info.freq_hz.mean() / SPEED_OF_LIGHT_M_S
+        low, high = uv_range_lambda
+        used = (lengths > low) & (lengths < high)
+
+        def add(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
+            rows = slice(start, start + n)
+            baselines = (first[rows], second[rows], used[rows], uvw[rows])
+            sky_of_rows = (cosines, flux_jy, float(info.freq_hz[0]), step_hz)
+            _add_block(data, flag, columns, *baselines, *sky_of_rows, sums.vm, sums.mm, sums.power, sums.samples)
+
+        # casacore holds the interpreter's lock, the kernel does not: one block is added while the next one is read.
+        previous: Future[Any] | None = None
+        for block in blocks(table, ("DATA", "FLAG"), in_flight=2):
+            if previous is not None:
+                previous.result()
+            previous = calculator.submit(add, *block)
+            sleep(0)  # hands the lock over, so that the calculation begins before the reading
+        if previous is not None:
+            previous.result()
+    sums.time_s.append(float(info.time_s.mean()))
+
+
+def _parallel_hands(info: MsInfo) -> np.ndarray:
+    """Which correlations are XX and YY."""
+    found = [np.flatnonzero((info.receptors == k).all(1)) for k in (0, 1)]
+    if any(hand.size != 1 for hand in found):
+        raise InvalidDataError("lacks XX or YY", info.path, "Calibrate data that have both.")
+    return np.array([int(hand[0]) for hand in found])
+
+
+@numba.njit(
+    "void(c8[:, :, ::1], b1[:, :, ::1], i8[::1], i4[::1], i4[::1], b1[::1], f8[:, ::1], f8[:, ::1], f8[:, :, ::1],"
+    " f8, f8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _add_block(
+    data: np.ndarray,
+    flag: np.ndarray,
+    columns: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    used: np.ndarray,
+    uvw_m: np.ndarray,
+    cosines: np.ndarray,
+    flux_jy: np.ndarray,
+    first_hz: float,
+    step_hz: float,
+    vm: np.ndarray,
+    mm: np.ndarray,
+    power: np.ndarray,
+    samples: np.ndarray,
+) -> None:
+    """Predict a block of rows and add it to the sums.
+
+    Parameters
+    ----------
+    data, flag : (n_rows, n_channels, n_correlations)
+    columns : (2,) int
+        Which correlations are XX and YY.
+    first, second, used : (n_rows,)
+        Antennas, and whether the baseline is in the range of uv.
+    uvw_m : (n_rows, 3) float
+    cosines : (n_sources, 3) float
+        l, m, n - 1.
+    flux_jy : (n_sources, n_channels, 2) float
+    first_hz, step_hz : float
+        Channels are evenly spaced: the phase of a source advances by the same turn from one to the next.
+    vm, mm, power, samples
+        Of `Sums`.
+    """
+    n_channels, n_sources = data.shape[1], cosines.shape[0]
+    n_antennas = power.shape[0]
+    model = np.empty((n_channels, 2), np.complex64)
+    for row in range(data.shape[0]):
+        p, q = first[row], second[row]
+        if p == q:
+            for c in range(n_channels):
+                for k in range(2):
+                    value = data[row, c, columns[k]].real
+                    if not flag[row, c, columns[k]] and np.isfinite(value):
+                        power[p, c, k] += value
+                        samples[p, c, k] += 1
+            continue
+        if not used[row]:
+            continue
+        model[:] = 0
+        for s in range(n_sources):
+            path_m = 0.0
+            for axis in range(3):
+                path_m += uvw_m[row, axis] * cosines[s, axis]
+            turn = 2j * np.pi * path_m / SPEED_OF_LIGHT_M_S
+            phasor, step = np.exp(turn * first_hz), np.exp(turn * step_hz)
+            for c in range(n_channels):
+                model[c, 0] += np.complex64(flux_jy[s, c, 0] * phasor)
+                model[c, 1] += np.complex64(flux_jy[s, c, 1] * phasor)
+                phasor *= step
+        swapped = p > q  # V_qp is the conjugate of V_pq
+        low, high = min(p, q), max(p, q)
+        baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
+        for c in range(n_channels):
+            for k in range(2):
+                value = data[row, c, columns[k]]
+                if flag[row, c, columns[k]] or value == 0:
+                    continue
+                if not (np.isfinite(value.real) and np.isfinite(value.imag)):
+                    continue
+                m = model[c, k]
+                product = value * np.conj(m)
+                vm[baseline, c, k] += np.conj(product) if swapped else product
+                mm[baseline, c, k] += m.real * m.real + m.imag * m.imag

@@ -1,0 +1,332 @@
+"""A calibration table and all that is to be known about it, made of integrations: for a bandpass, and for delays.
+
+They write into a folder of scratch and publish nothing. A full disk makes casacore abort the process: call them in a
+child (`orca.isolation`).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orca.antennas import BadAntennas
+from orca.calibration.delays import fit_delays
+from orca.calibration.gains import Solved, Summed, solve_gains, sum_integrations
+from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
+from orca.calibration.reference import choose_reference, refer
+from orca.calibration.report import bandpass_pdf, bandpass_picture, delay_pdf, delay_picture
+from orca.calibration.tables import Solutions, make_solutions, read_table, write_table
+from orca.errors import DataError, InvalidDataError
+from orca.ms.acceptance import Acceptance
+from orca.ms.info import MsInfo
+from orca.quality import Verdict, judge_bandpass, judge_delay
+from orca.quality_limits import QualityLimits
+from orca.skyoptions import SkyOptions
+
+TABLE, PDF, PICTURE, NUMBERS = "table", "qa.pdf", "qa.png", "qa.json"
+"""Names in the folder of scratch."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known beforehand, and what is expected.
+
+    Attributes
+    ----------
+    bad : BadAntennas
+        Antennas that are known to be bad, and who says so.
+    outriggers : tuple of int, or None
+        None: found from the positions.
+    previous : Path or None
+        The last good table of the kind, to compare with.
+    limits : QualityLimits
+    acceptance : Acceptance
+    """
+
+    bad: BadAntennas
+    outriggers: tuple[int, ...] | None = None
+    previous: Path | None = None
+    limits: QualityLimits = field(default_factory=QualityLimits)
+    acceptance: Acceptance = field(default_factory=Acceptance)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was made.
+
+    Attributes
+    ----------
+    passed : bool
+    reasons, warnings : tuple of str
+        Why not, and what is worth a look.
+    time_s : float
+        Middle of the data, MJD seconds UTC.
+    used : tuple of Path
+    left_out : dict of file name to reason
+    numbers : dict
+        What judges it, for the manifest.
+    seconds, cpu_seconds : float
+    peak_memory_bytes : int
+        Of the process.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    time_s: float
+    used: tuple[Path, ...]
+    left_out: dict[str, str]
+    numbers: dict[str, Any]
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+def make_bandpass(
+    sources: Sequence[Path],
+    folder: Path,
+    *,
+    title: str,
+    sky: SkyOptions,
+    solve: SolveOptions,
+    block: BlockOptions,
+    knowledge: Knowledge,
+    delay: Path | None = None,
+) -> Calibrated:
+    """Solve a block of integrations of one subband for its bandpass.
+
+    Parameters
+    ----------
+    sources : paths
+        Measurement Sets or tars, at most a block of them.
+    folder : Path
+        Gets the table, its report (PDF, PNG) and numbers (JSON), under the names of this module.
+    title : str
+        Of the report.
+    sky, solve, block : options
+    knowledge : Knowledge
+    delay : Path, optional
+        Delay table to apply first.
+
+    Raises
+    ------
+    DataError
+        Too few integrations can be used, or nothing can be solved.
+    InputError
+        No source of the sky is up, or an antenna does not exist.
+    """
+    clock = _Clock()
+    summed = sum_integrations(
+        sources,
+        folder / "unpacked",
+        sky=sky,
+        uv_range_lambda=solve.uv_range_lambda,
+        acceptance=knowledge.acceptance,
+        minimum=block.min_integrations or 1,
+    )
+    like = summed.sums.like
+    solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers, delay=delay)
+    write_table(folder / TABLE, solved.solutions, like.path)
+    previous = _previous(knowledge.previous, solved.solutions)
+    verdict = judge_bandpass(solved.solutions, left_out=solved.left_out, previous=previous, limits=knowledge.limits)
+    notes = [*_notes(knowledge, like, solved), *solved.notes]
+    if len(summed.used) < (block.integrations or len(sources)):
+        notes.append(f"only {len(summed.used)} of {block.integrations} integrations were used")
+    bandpass_pdf(folder / PDF, solved.solutions, verdict, previous, title=title, notes=notes)
+    bandpass_picture(folder / PICTURE, solved.solutions, verdict, previous, title=title, notes=notes)
+    left_out = {path.name: reason for path, reason in summed.left_out.items()}
+    numbers = {
+        "subband": like.subband,
+        "n_integrations": len(summed.used),
+        "iterations": solved.iterations,
+        "unconverged_share": solved.unconverged,
+        "reference_antenna": like.antenna_names[solved.solutions.reference_antenna],
+    }
+    return _finish(clock, folder, verdict, notes, float(solved.solutions.time_s[0]), summed.used, left_out, numbers)
+
+
+def make_delays(
+    sources: Mapping[str, Path],
+    folder: Path,
+    *,
+    title: str,
+    sky: SkyOptions,
+    solve: SolveOptions,
+    options: DelayOptions,
+    knowledge: Knowledge,
+    missing: Sequence[str] = (),
+) -> Calibrated:
+    """Find the delays of all antennas from one integration of several subbands.
+
+    Parameters
+    ----------
+    sources : mapping of subband to Path
+        Measurement Sets or tars, of the same integration.
+    folder, title, sky, solve, knowledge
+        As in `make_bandpass`.
+    options : DelayOptions
+    missing : sequence of str
+        Subbands that should be there and are not, for the report.
+
+    Raises
+    ------
+    DataError
+        Too few subbands can be used.
+    InputError
+        No source of the sky is up, or an antenna does not exist.
+    """
+    clock = _Clock()
+    done: dict[str, tuple[Summed, Solved]] = {}
+    left_out: dict[str, str] = {}
+    for subband, source in sources.items():
+        try:
+            summed = sum_integrations(
+                [source],
+                folder / "unpacked" / subband,
+                sky=sky,
+                uv_range_lambda=solve.uv_range_lambda,
+                acceptance=knowledge.acceptance,
+            )
+            solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers)
+        except DataError as error:
+            left_out[source.name] = error.problem
+            continue
+        summed.sums.vm = summed.sums.mm = np.empty(0)  # the sums of a subband take 0.3 GB
+        done[subband] = summed, solved
+    if len(done) < options.min_subbands:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
+        found = f"{len(done)} of {len(sources)} subbands can be used, needed are {options.min_subbands}"
+        remedy = "Take another date, or lower the minimum."
+        raise InvalidDataError(f"{found}{f' ({why})' if why else ''}", None, remedy)
+    likes = [summed.sums.like for summed, _ in done.values()]
+    windows, notes = _common_reference([solved for _, solved in done.values()], likes[0])
+    delays = fit_delays(windows, options.min_coherence)
+    times = [float(window.time_s[0]) for window in windows]
+    solutions = make_solutions(
+        "K Jones",
+        delays.values_ns[:, None, :],
+        time_s=float(np.mean(times)),
+        antenna_names=windows[0].antenna_names,
+        frequency_hz=delays.frequency_hz,
+        channel_width_hz=likes[0].channel_width_hz,
+        flags=delays.flags[:, None, :],
+        snr=(delays.coherence * np.sqrt(delays.frequency_hz.size))[:, None, :],
+        errors=delays.errors_ns[:, None, :],
+        reference_antenna=windows[0].reference_antenna,
+    )
+    write_table(folder / TABLE, solutions, likes[0].path)
+    known = set.intersection(*(set(solved.left_out) for _, solved in done.values()))
+    previous = _previous(knowledge.previous, solutions)
+    verdict = judge_delay(solutions, left_out=sorted(known), previous=previous, limits=knowledge.limits)
+    notes = [*_notes(knowledge, likes[0], *(solved for _, solved in done.values())), *notes]
+    if missing:
+        notes.append(f"not recorded then: {', '.join(missing)}")
+    delay_pdf(folder / PDF, solutions, verdict, previous, title=title, notes=notes)
+    delay_picture(folder / PICTURE, solutions, verdict, previous, title=title, notes=notes)
+    good = ~delays.flags
+    numbers = {
+        "subbands": ", ".join(done),
+        "n_subbands": len(done),
+        "n_integrations": 1,
+        "median_error_ns": float(np.median(delays.errors_ns[good])) if good.any() else None,
+        "median_coherence": float(np.median(delays.coherence[good])) if good.any() else None,
+        "reference_antenna": windows[0].antenna_names[windows[0].reference_antenna],
+    }
+    used = tuple(path for summed, _ in done.values() for path in summed.used)
+    return _finish(clock, folder, verdict, notes, float(np.mean(times)), used, left_out, numbers)
+
+
+def _common_reference(solved: Sequence[Solved], like: MsInfo) -> tuple[list[Solutions], list[str]]:
+    """The solutions of all subbands referred to one antenna."""
+    windows = [one.solutions for one in solved]
+    references = {window.reference_antenna for window in windows}
+    notes = list(dict.fromkeys(note for one in solved for note in one.notes))
+    if len(references) == 1:
+        return windows, notes
+    flags = np.concatenate([window.flags[0] for window in windows], axis=1)
+    common = choose_reference(flags, like.positions_m, windows[0].reference_antenna)
+    if common is None:
+        raise InvalidDataError("no antenna has solutions in all subbands and both polarizations", like.path)
+    notes.append(f"reference antenna of all subbands is {like.antenna_names[common]}")
+    referred = [
+        replace(w, values=refer(w.values[0], w.flags[0], common)[None], reference_antenna=common) for w in windows
+    ]
+    return referred, notes
+
+
+def _previous(path: Path | None, solutions: Solutions) -> Solutions | None:
+    """The window of an earlier table that can be compared; None if there is none, or it is of another array."""
+    if path is None:
+        return None
+    try:
+        windows = read_table(path)
+    except DataError:
+        return None
+    same = [w for w in windows if w.antenna_names == solutions.antenna_names and w.kind == solutions.kind]
+    if solutions.kind != "K Jones":
+        same = [w for w in same if np.array_equal(w.frequency_hz, solutions.frequency_hz)]
+    return same[0] if same else None
+
+
+def _notes(knowledge: Knowledge, like: MsInfo, *solved: Solved) -> list[str]:
+    notes = [knowledge.bad.warning] if knowledge.bad.warning else []
+    found: dict[int, str] = {}
+    for one in solved:
+        found = one.bad | found
+    notes += [f"{like.antenna_names[number]} ({number}): {why}" for number, why in sorted(found.items())]
+    return notes
+
+
+class _Clock:
+    """Time and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self.began, self.began_cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self.began, time.process_time() - self.began_cpu
+
+
+def _finish(
+    clock: _Clock,
+    folder: Path,
+    verdict: Verdict,
+    notes: Sequence[str],
+    time_s: float,
+    used: Sequence[Path],
+    left_out: dict[str, str],
+    numbers: dict[str, Any],
+) -> Calibrated:
+    """Write the numbers, and put everything together."""
+    numbers = {
+        **verdict.numbers,
+        **numbers,
+        "time_s": time_s,
+        "passed": int(verdict.passed),
+        "reason": "; ".join(verdict.reasons),
+    }
+    seconds, cpu_seconds = clock.read()
+    made = Calibrated(
+        passed=verdict.passed,
+        reasons=tuple(verdict.reasons),
+        warnings=tuple(verdict.warnings),
+        time_s=time_s,
+        used=tuple(used),
+        left_out=left_out,
+        numbers=numbers,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    of_this_run = ("seconds", "cpu_seconds", "peak_memory_bytes")  # they stand in the manifest: the file stays the same
+    told = {key: value for key, value in asdict(made).items() if key not in of_this_run}
+    text = json.dumps({**verdict.plain(), **told, "notes": list(notes)}, indent=2, default=str)
+    (folder / NUMBERS).write_text(text + "\n")
+    return made

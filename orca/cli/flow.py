@@ -1,0 +1,118 @@
+"""Running a flow from this terminal: its session, its progress, and what is left when it is interrupted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from orca.cli.progress import Watcher
+    from orca.cluster.gather import Outcome
+    from orca.config import Config
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")]
+
+
+def run_flow(module: str, name: str, arguments: dict[str, Any], settings: Config, *, quiet: bool) -> list[Outcome]:
+    """Run a flow in this process, with the server and the cluster of the configuration, or its own.
+
+    Parameters
+    ----------
+    module, name : str
+        Where it is, and what it is called there.
+    arguments : dict
+    settings : Config
+    quiet : bool
+        Keep Prefect's log off the terminal.
+
+    Returns
+    -------
+    list of Outcome
+        Of all units, sorted by their names. Raises what ended the flow, if that is not a unit that failed.
+    """
+    from orca.cli.progress import watching
+    from orca.cluster.session import open_session
+
+    with watching(name.replace("_", " ")) as watcher, _cleared(settings.paths.scratch, watcher):
+        with open_session(settings, preload=(module,), quiet=quiet) as session:
+            flow = getattr(importlib.import_module(module), name)
+            from orca.cluster.gather import listening
+
+            flow = flow.with_options(task_runner=flow.task_runner.at(session.address))
+            session.wait()
+            with listening(watcher):
+                state = flow(**arguments, return_state=True)
+        if session.started_server:
+            watcher.note(f"The Prefect server stays for the next call: {session.ui_url} (orca down ends it)")
+    if not state.is_completed() and not any(outcome.status == "failed" for outcome in watcher.outcomes):
+        state.result()  # raises what ended the flow
+    return sorted(watcher.outcomes, key=lambda outcome: outcome.unit)
+
+
+@contextmanager
+def _cleared(scratch: Path, watcher: Watcher) -> Iterator[None]:
+    """When the call is interrupted, end what it left and say how to go on."""
+    from orca.scratch import sweep
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        sweep(scratch)
+        done = sum(outcome.status != "failed" for outcome in watcher.outcomes)
+        watcher.note(f"interrupted with {done} done: the same command goes on from here")
+        raise
+
+
+def report(
+    outcomes: Sequence[Outcome], columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print a table with a row for each outcome, its name and status first, and a line that sums up.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    columns : names of the columns, of which the first two are for name and status
+    rows : the other cells of each outcome, as rich markup
+    right : names of columns to be aligned at the right
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from orca.cli.progress import styled
+    from orca.cluster.gather import summary
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    for outcome, cells in zip(outcomes, rows, strict=True):
+        table.add_row(escape(outcome.unit), styled(outcome.status), *cells)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    folders = dict.fromkeys(str(near(outcome.result.manifest.parent)) for outcome in outcomes if outcome.result)
+    console.print(f"{summary(list(outcomes))}{'; in ' if folders else ''}{escape(', '.join(folders))}", soft_wrap=True)
+
+
+def print_json(outcomes: Sequence[Outcome]) -> None:
+    """Print all outcomes as one JSON list."""
+    typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], indent=2))
+
+
+def near(path: Path) -> Path:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    fields = {key: getattr(outcome, key) for key in ("unit", "status", "reason", "detail", "cause", "attempts")}
+    made = {} if outcome.result is None else outcome.result.model_dump(mode="json")
+    return {**fields, **made}

@@ -1,0 +1,114 @@
+"""Which integrations were recorded: what is on disk below the root of the raw data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from orca import naming
+from orca.errors import InputError, MissingDataError, StorageError
+from orca.telescope import INTEGRATION_S, subband, utc_of
+
+
+@dataclass(frozen=True, order=True)
+class Recording:
+    """A Measurement Set, or a tar of one.
+
+    Attributes
+    ----------
+    start : datetime
+        Of the integration, as its name says it.
+    path : Path
+    """
+
+    start: datetime
+    path: Path
+
+    @property
+    def centre(self) -> datetime:
+        """Middle of the integration."""
+        return self.start + timedelta(seconds=INTEGRATION_S / 2)
+
+
+def recordings(root: Path, band: str, first: datetime, last: datetime) -> list[Recording]:
+    """Recordings of a subband that start between two times, in the order of time.
+
+    Where an integration is there as a folder and as a tar, the folder is taken.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such root.
+    StorageError
+        A folder cannot be read.
+    """
+    if not root.is_dir():
+        raise MissingDataError("there is no such folder of raw data", root, "Set paths.raw, or give --raw")
+    first, last = utc_of(first), utc_of(last)
+    hour = first.replace(minute=0, second=0, microsecond=0)
+    found: dict[datetime, Recording] = {}
+    while hour <= last:
+        for name in _names(naming.observation_folder(root, naming.Observation(band, hour))):
+            recording = _recording(name, band)
+            if recording and first <= recording.start <= last:
+                other = found.setdefault(recording.start, recording)
+                if other.path.suffix == ".tar":
+                    found[recording.start] = recording
+        hour += timedelta(hours=1)
+    return sorted(found.values())
+
+
+def nearest(candidates: Sequence[Recording], time: datetime, tolerance_s: float) -> Recording | None:
+    """The recording whose middle is nearest to a time, or None if none is within the tolerance."""
+    best = min(candidates, key=lambda r: abs(r.centre - utc_of(time)), default=None)
+    if best is None or abs((best.centre - utc_of(time)).total_seconds()) > tolerance_s:
+        return None
+    return best
+
+
+def block_about(root: Path, band: str, centre: datetime, integrations: int) -> list[Recording]:
+    """The recordings of a subband in a block about a time: at most `integrations`, whatever hours they are in.
+
+    Only what lies within the block's own length counts: where integrations are missing, the block is incomplete.
+    """
+    half = timedelta(seconds=integrations * INTEGRATION_S / 2)
+    found = recordings(root, band, centre - half - timedelta(seconds=INTEGRATION_S), centre + half)
+    inside = [recording for recording in found if abs(recording.centre - utc_of(centre)) <= half]
+    return inside[:integrations]
+
+
+def subbands_recorded(root: Path, day: datetime) -> list[str]:
+    """Names of the subbands that have anything recorded on a day (UTC), from the lowest."""
+    bands = [entry for entry in _names(root) if _is_subband(entry.name)]
+    there = [entry.name for entry in bands if (entry / f"{utc_of(day):%Y-%m-%d}").is_dir()]
+    return sorted(there, key=lambda name: subband(name).first_channel_hz)
+
+
+def _is_subband(name: str) -> bool:
+    try:
+        return subband(name).name == name
+    except InputError:
+        return False
+
+
+def _names(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]  # noqa: PTH208 - a full hour has thousands
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", folder, "Check its disk and permissions") from error
+
+
+def _recording(path: Path, band: str) -> Recording | None:
+    """What a name says; None for other things that lie there."""
+    try:
+        parsed = naming.parse(path)
+    except InputError:
+        return None
+    if parsed.kind is not naming.Kind.RAW or parsed.manifest or parsed.subband != subband(band).name:
+        return None
+    return Recording(parsed.start, path) if parsed.start else None
