@@ -227,13 +227,11 @@ def bad_by_autocorrelation(
 ) -> dict[int, str]:
     """Antennas whose autocorrelations are missing, or far from those of the others.
 
-    The level of an antenna and polarization is the median over channels of its power in dB; it is compared with
-    the median of its group, in units of 1.4826 MAD (of both polarizations). Core and outriggers are groups of their
-    own, since their signal chains differ; a group of fewer than 5 antennas is judged by all together.
-
-    Where most antennas are bad, the median of all would excuse them and accuse the others. So median and MAD are
-    taken of the strongest quarter that stands together, and of all within 6 dB around it: many antennas can fail to
-    one low level, when a board or its power is gone, but not to one high level.
+    The median over channels of an antenna's power in dB is compared with the median of its group, in units of 1.4826
+    MAD (of both polarizations). Core and outriggers are groups of their own, since their signal chains differ; a
+    group of fewer than 5 antennas is judged by all together. Where most antennas are bad, a median of all would excuse
+    them and accuse the others. So median and MAD are those of the strongest quarter that stands together and of all
+    within 6 dB of it: many antennas can fail to one low level, as when a board is gone, but not to one high level.
 
     Parameters
     ----------

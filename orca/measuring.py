@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orca.beam import ANALYTIC
 from orca.errors import InputError, InvalidDataError, MissingDataError, TruncatedDataError
 from orca.sky import Source, epoch_year
 from orca.telescope import altaz_rad, lmn, time_s_of
@@ -163,7 +164,9 @@ class Measurement:
     a source between pixels over a few of them: with 3 pixels across the beam the peak is 7 % low, the flux is not.
     """
     expected_jy: float
-    """Flux density at the picture's frequency and date; not a number where the spectrum is not known."""
+    """Flux density at the picture's frequency and date as the dipoles see it (`orca.beam.ANALYTIC`, mean of X and Y); not a
+    number where the spectrum is not known.
+    """
     elevation_deg: float
     """At the start of the first integration; not a number if the picture has no date."""
     width_deg: tuple[float, float, float]
@@ -240,9 +243,11 @@ def _expected_jy(picture: Picture, source: Source) -> float:
     if picture.time_s is None:
         return math.nan
     try:
-        return float(source.flux_jy(picture.freq_hz, epoch_year(picture.time_s)))
+        flux = float(source.flux_jy(picture.freq_hz, epoch_year(picture.time_s)))
     except InputError:  # a frequency at which its spectrum is not known
         return math.nan
+    azimuth, elevation = altaz_rad(source.ra_rad, source.dec_rad, picture.time_s)
+    return flux * float(ANALYTIC.power(azimuth, elevation, picture.freq_hz).mean())
 
 
 def _highest(data: NDArray[np.float32], centre: NDArray[np.float64], radius_px: float) -> tuple[int, int]:

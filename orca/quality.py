@@ -54,7 +54,6 @@ def judge_bandpass(
     case = Case("bandpass", solutions, left_out)
     case.count_flags(limits)
     gains, counted = case.values, case.counted
-    case.worse_than("channels_flagged_share", limits.max_channels_flagged_share, "{} of the channels have no solution")
     snr = np.where(np.isnan(gains.real) | ~np.isfinite(solutions.snr[-1]), np.nan, solutions.snr[-1])
     median_snr = case.note("median_snr", measure.median(snr))
     if median_snr < limits.min_median_snr:

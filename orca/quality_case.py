@@ -169,7 +169,8 @@ class Case:
             self.note("channels_flagged_share", float(empty.mean()))
         unfit = self.note("not_finite", measure.count_unfit(solutions))
         if unfit:
-            self.reasons.append(f"{unfit:.0f} solutions are zero or not finite, and not flagged")
+            what = "solution is" if unfit == 1 else "solutions are"
+            self.reasons.append(f"{unfit:.0f} {what} zero or not finite, and not flagged")
         if n == 0:
             self.reasons.append("no antenna is left: all were left out")
         elif flagged[counted].all():
@@ -186,6 +187,9 @@ class Case:
                     f"at least {percent(limits.min_antennas_share)} must"
                 )
         self.worse_than("flagged_share", limits.max_flagged_share, "{} of the solutions are flagged")
+        if self.kind == "bandpass":
+            limit = limits.max_channels_flagged_share
+            self.worse_than("channels_flagged_share", limit, "{} of the channels have no solution")
         reference = self.solutions.reference_antenna
         if 0 <= reference < len(self.counted) and flagged[reference].all():
             name = self.solutions.antenna_names[reference]

@@ -70,7 +70,7 @@ def _by_antenna(axes: Axes, values: np.ndarray, reach: float) -> str:
             beyond = sign * values[:, k] > reach
             axes.plot(numbers[beyond], np.full(beyond.sum(), sign * reach), marker, color=colour, markersize=5)
     axes.legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.8, handletextpad=0.1, borderpad=0.2)
-    return number_antennas(axes, "x", n)
+    return f"{number_antennas(axes, 'x', n)}; grey: flagged or left out"
 
 
 def table_pages(solutions: Solutions, change_ns: np.ndarray | None, verdict: Verdict, title: str) -> Iterator[Figure]:
@@ -91,7 +91,7 @@ def table_pages(solutions: Solutions, change_ns: np.ndarray | None, verdict: Ver
             x = 32 + 202 * column
             colour = BAD if board in bad_boards else DARK
             axes.text(x, 552, f"Board {board}", fontsize=10, weight="bold", color=colour, va="center")
-            head = f"{'':>3} {'':<8}{'X':>8}{'Y':>8}{'ΔX':>8}{'ΔY':>8}"
+            head = f"{'':>12}{'X':>8}{'Y':>8}" + ("" if change_ns is None else f"{'ΔX':>8}{'ΔY':>8}")
             axes.text(x, 536, head, fontsize=6.6, family="monospace", color=DARK, va="center")
             for k, number in enumerate(range(here.start, here.stop)):
                 axes.text(
@@ -117,7 +117,6 @@ def _legend(has_change: bool) -> str:
 
 def _rows(solutions: Solutions, change_ns: np.ndarray | None, verdict: Verdict) -> list[str]:
     delays = usable(solutions)[:, 0]
-    change = np.full_like(delays, np.nan) if change_ns is None else change_ns
     rows = []
     for number, name in enumerate(solutions.antenna_names):
         start = f"{number:>3} {name[:8]:<8}"
@@ -126,7 +125,9 @@ def _rows(solutions: Solutions, change_ns: np.ndarray | None, verdict: Verdict) 
         elif np.isnan(delays[number]).all():
             rows.append(f"{start}{'flagged':>16}")
         else:
-            cells = [_cell(v, "") for v in delays[number]] + [_cell(v, "+") for v in change[number]]
+            cells = [_cell(value, "") for value in delays[number]]
+            if change_ns is not None:
+                cells += [_cell(value, "+") for value in change_ns[number]]
             rows.append(start + "".join(f"{cell:>8}" for cell in cells))
     return rows
 

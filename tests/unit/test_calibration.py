@@ -124,6 +124,7 @@ def test_of_several_times_the_nearest_counts(ms: Path, tmp_path: Path) -> None:
         values=np.concatenate([one.values, 2 * one.values]),
         flags=np.zeros((2, 24, 16, 2), bool),
         snr=np.ones((2, 24, 16, 2), np.float32),
+        errors=np.ones((2, 24, 16, 2), np.float32),
     )
     write_table(tmp_path / "b", several, ms)
     for time_s, factor in ((5e9 + 290, 1), (5e9 + 310, 2)):

@@ -163,6 +163,12 @@ def test_a_block_that_runs_over_midnight_is_found_on_both_sides_of_its_age(shelf
         shelf.refusal(middle + sign * hours(48.1), ChoiceOptions(max_age_days=2))
 
 
+def test_less_than_a_day_of_age_may_lie_across_midnight(shelf: Shelf) -> None:
+    table = shelf.bandpass(EVENING - hours(4))
+    assert shelf.find(options=ChoiceOptions(max_age_days=0.2)).bandpass == table
+    assert shelf.refusal(options=ChoiceOptions(max_age_days=0.1)).endswith(": 2026-01-09 23h is 0.2 days away")
+
+
 def test_calibrations_brought_elsewhere_are_taken_with_their_delays(shelf: Shelf, tmp_path: Path) -> None:
     shelf.bandpass(EVENING, shelf.delay(EVENING))
     subprocess.run(["cp", "-a", shelf.root, tmp_path / "copy"], check=True)
