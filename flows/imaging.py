@@ -19,7 +19,7 @@ from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
-from orca.cluster.local import slot_memory_gb
+from orca.cluster.local import slot_memory_gb, turns
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
@@ -31,6 +31,7 @@ from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
 from orca.products import publish, write_text
 from orca.scratch import Scratch, scratch_folder, sweep
+from orca.turns import turn
 from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Site(Frozen):
 
     scratch: Path
     memory_gb: float
+    turns: int | None
     wsclean: str
     wsclean_s: float
     stage_s: float
@@ -127,6 +129,7 @@ def imaging(
     site = Site(
         scratch=settings.paths.scratch,
         memory_gb=slot_memory_gb(settings.dask),
+        turns=turns(settings.dask),
         wsclean=str(find_program(settings.execs.wsclean, "execs.wsclean")),
         wsclean_s=settings.limits.wsclean_s,
         stage_s=settings.limits.stage_s,
@@ -240,8 +243,9 @@ def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
     with scratch_folder(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
         report_step(unit.name, "calibrating")
         staged = _stage(unit, options, site, work, stop)
-        report_step(unit.name, "imaging")
-        made = _image(staged, unit, options, site, work, stop)
+        with turn(site.scratch / "turns", site.turns, stop, lambda: report_step(unit.name, "waiting for its turn")):
+            report_step(unit.name, "imaging")
+            made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
         pictures = _draw(made, staged.time_s, work.path / unit.name, "" if unit.tables else "not calibrated")
         report_step(unit.name, "publishing")

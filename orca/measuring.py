@@ -164,8 +164,8 @@ class Measurement:
     a source between pixels over a few of them: with 3 pixels across the beam the peak is 7 % low, the flux is not.
     """
     expected_jy: float
-    """Flux density at the picture's frequency and date as the dipoles see it (`orca.beam.ANALYTIC`, mean of X and Y); not a
-    number where the spectrum is not known.
+    """Flux density at the picture's frequency and date as the dipoles see it (`orca.beam.ANALYTIC`, mean of X and Y);
+    not a number where the spectrum is not known.
     """
     elevation_deg: float
     """At the start of the first integration; not a number if the picture has no date."""
