@@ -5,6 +5,8 @@ The science is imported where it runs: the process of the flow starts two second
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from prefect.runtime import flow_run
 
 from flows.common import Frozen, Quality, acceptance_of
 from orca import config, naming, telescope
-from orca.antennas import BadAntennaSource
+from orca.antennas import BadAntennas, bad_antennas
 from orca.calibration.choose import latest_good
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.cluster.artifacts import show_picture
@@ -36,8 +38,9 @@ from orca.skyoptions import SkyOptions
 if TYPE_CHECKING:
     from orca.calibration.making import Calibrated, Knowledge
 
-DELAY_SKY = SkyOptions(sources=("Cyg A",))
 _REPORT_BYTES = 100_000_000
+_SHOWN = 3
+"""Measurement Sets that were left out and are named in one warning; the report has all of them."""
 
 
 class Site(Frozen):
@@ -49,7 +52,7 @@ class Site(Frozen):
     reserve_bytes: int
     acceptance: Acceptance
     outriggers: tuple[int, ...] | None
-    bad_antennas: BadAntennaSource
+    bad: BadAntennas
     limits: QualityLimits
 
 
@@ -100,6 +103,7 @@ class Made(Frozen):
     seconds: float
     skipped: bool
     quality: Quality
+    warnings: tuple[str, ...] = ()
 
 
 def _run_name() -> str:
@@ -120,7 +124,7 @@ def delay(
     day: date | None = None,
     raw: Path | None = None,
     out: Path | None = None,
-    sky: SkyOptions = DELAY_SKY,
+    sky: SkyOptions = SkyOptions(),
     solve: SolveOptions = SolveOptions(),
     options: DelayOptions = DelayOptions(),
 ) -> Any:
@@ -134,9 +138,10 @@ def delay(
         solve: How to solve.
         options: Which data to take.
     """
-    settings, site = _site(out)
-    how = Options(sky=sky, solve=_resolved(solve, settings), delay=options)
-    table = plan_delay(day or last_transit().date(), raw or settings.paths.raw, site.calibration, options)
+    when = day or last_transit().date()
+    settings, site = _site(when, out)
+    how = Options(sky=_absolute(sky), solve=_resolved(solve, settings), delay=options)
+    table = plan_delay(when, raw or settings.paths.raw, site.calibration, options)
     return conclude(_make([table], how, site), "delay")
 
 
@@ -166,11 +171,13 @@ def bandpass(
         solve: How to solve.
         block: Which integrations to take.
     """
-    settings, site = _site(out)
     when = day or last_transit().date()
+    settings, site = _site(when, out)
     block = _complete(block, settings)
-    how = Options(sky=sky, solve=_resolved(solve, settings), block=block)
+    how = Options(sky=_absolute(sky), solve=_resolved(solve, settings), block=block)
     tables = plan_bandpasses(when, subbands, hours, raw or settings.paths.raw, site.calibration, block)
+    if not subbands:
+        _tell_missing(when, tables)
     delays = _delays_for(when, site, settings) if use_delay else None
     return conclude(_make(tables, how, site, delays), "bandpass")
 
@@ -193,17 +200,20 @@ def nightly_calibration(
         subbands: Those to solve for a bandpass; all that were recorded when not given.
         raw: Root of the raw data; the configuration's when not given.
         out: Root of the calibrations; the configuration's when not given.
-        sky: Sources of the model of the bandpasses; the delays are of Cyg A alone.
+        sky: Sources of the model. With Cyg A alone, delays would be off by 0.4 ns: Cas A is half as bright.
         solve: How to solve.
         block: Which integrations make a bandpass.
         delay_options: Which data show the delays.
     """
-    settings, site = _site(out)
-    when, root = day or last_transit().date(), raw or settings.paths.raw
+    when = day or last_transit().date()
+    settings, site = _site(when, out)
+    root, sky = raw or settings.paths.raw, _absolute(sky)
     resolved, block = _resolved(solve, settings), _complete(block, settings)
-    for_delay = Options(sky=_of_cyg_a(sky), solve=resolved, delay=delay_options)
-    of_delay = _make([plan_delay(when, root, site.calibration, delay_options)], for_delay, site)
     tables = plan_bandpasses(when, subbands, None, root, site.calibration, block)
+    if not subbands:
+        _tell_missing(when, tables)
+    for_delay = Options(sky=sky, solve=resolved, delay=delay_options)
+    of_delay = _make([plan_delay(when, root, site.calibration, delay_options)], for_delay, site)
     how = Options(sky=sky, solve=resolved, block=block)
     outcomes = [*of_delay, *_make(tables, how, site, _delays_for(when, site, settings))]
     return conclude(outcomes, "nightly-calibration")
@@ -231,8 +241,9 @@ def plan_delay(day: date, raw: Path, calibration: Path, options: DelayOptions) -
     Raises
     ------
     MissingDataError
-        Nothing was recorded then.
+        There is no such folder of raw data.
     """
+    raw = raw.absolute()
     transit = transit_on(day)
     reach = timedelta(seconds=options.tolerance_s + telescope.INTEGRATION_S)
     sources, missing = {}, []
@@ -244,9 +255,6 @@ def plan_delay(day: date, raw: Path, calibration: Path, options: DelayOptions) -
             missing.append(band.name)
         else:
             sources[band.name] = found.path
-    if not sources:
-        problem = f"nothing was recorded within {options.tolerance_s:g} s of the transit of Cyg A, {transit:%F %T} UTC"
-        raise MissingDataError(problem, raw, "Take another date, or a larger tolerance")
     return Table(
         name=f"delay {day}",
         day=day,
@@ -277,6 +285,7 @@ def plan_bandpasses(
     """
     if hours and not all(0 <= hour < 24 for hour in hours):
         raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
+    raw = raw.absolute()
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     bands = [telescope.subband(name).name for name in subbands] if subbands else subbands_recorded(raw, midnight)
     if not bands:
@@ -299,7 +308,14 @@ def _plan_bandpass(band: str, time: datetime, raw: Path, calibration: Path, opti
     )
 
 
-def _site(out: Path | None) -> tuple[Config, Site]:
+def _tell_missing(day: date, tables: Sequence[Table]) -> None:
+    """Say which subbands were not recorded at all: no table is planned for them."""
+    planned = {table.subband for table in tables}
+    if missing := [band.name for band in telescope.SUBBANDS if band.name not in planned]:
+        get_run_logger().warning("not recorded on %s: %s", day, ", ".join(missing))
+
+
+def _site(day: date, out: Path | None) -> tuple[Config, Site]:
     settings = config.load()
     known = settings.calibration
     return settings, Site(
@@ -309,7 +325,7 @@ def _site(out: Path | None) -> tuple[Config, Site]:
         reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
         acceptance=acceptance_of(settings),
         outriggers=settings.telescope.outriggers,
-        bad_antennas=known.bad_antennas,
+        bad=bad_antennas(known.bad_antennas, day),  # asked once, so that all tables of a night agree
         limits=QualityLimits(alarm_ns=known.alarm_ns),
     )
 
@@ -324,11 +340,17 @@ def _complete(block: BlockOptions, settings: Config) -> BlockOptions:
     """With the configuration's numbers where none were asked for."""
     integrations = block.integrations or settings.calibration.integrations
     minimum = block.min_integrations or min(settings.calibration.min_integrations, integrations)
+    if minimum > integrations:
+        raise InputError(
+            f"a block of {integrations} integrations cannot have at least {minimum}", remedy="Lower the minimum"
+        )
     return BlockOptions(integrations=integrations, min_integrations=minimum)
 
 
-def _of_cyg_a(sky: SkyOptions) -> SkyOptions:
-    return sky.model_copy(update={"sources": DELAY_SKY.sources})
+def _absolute(sky: SkyOptions) -> SkyOptions:
+    """With paths that workers understand, which have a current folder of their own."""
+    files = {"sky_file": sky.sky_file, "beam_file": sky.beam_file}
+    return sky.model_copy(update={name: file.absolute() for name, file in files.items() if file is not None})
 
 
 def _delays_for(day: date, site: Site, settings: Config) -> Path | None:
@@ -355,44 +377,46 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
 
     A table that is not good enough is published beside, as failed, and is an error; an earlier good one stays.
     """
-    from orca.antennas import bad_antennas
-    from orca.calibration.making import Knowledge
-    from orca.telescope import time_s_of
-
     if not table.sources:
-        remedy = f"See {table.subband} in the raw data, or take another time"
-        raise MissingDataError(f"nothing was recorded about {table.time:%Y-%m-%d %H:%M:%S} UTC", None, remedy)
-    bad = bad_antennas(site.bad_antennas, table.day)
+        problem = f"nothing was recorded about {table.time:%Y-%m-%d %H:%M:%S} UTC"
+        if table.subband is None:
+            problem += ", the transit of Cyg A"
+        raise MissingDataError(problem, None, "See the raw data, or take another time")
     kind: Literal["delay", "bandpass"] = "delay" if table.subband is None else "bandpass"
     files = (how.sky.sky_file, how.sky.beam_file, delays)
     inputs = [*table.sources.values(), *(file for file in files if file is not None)]
     particular = {"delay": how.delay} if table.subband is None else {"block": how.block}
-    chosen = {"sky": how.sky, "solve": how.solve, **particular, "bad": bad.antennas, "limits": site.limits}
+    chosen = {"sky": how.sky, "solve": how.solve, **particular, "bad": site.bad.antennas, "limits": site.limits}
     making = draft(table.final.name, kind, inputs, chosen)
     for path in (table.final, table.failed):
         if manifest := fresh(naming.manifest_path(path), making.inputs, making.options):
             return _judged(manifest, path, table, skipped=True)
 
+    from orca.calibration.making import Knowledge  # here: what is fresh does without its imports
+
     sweep(site.scratch)
     largest = max((entry.size for entry in making.inputs), default=0)
     with scratch_folder(
         site.scratch, need_bytes=2 * largest + _REPORT_BYTES + site.reserve_bytes, label=table.name
-    ) as (work):
+    ) as work:
         report_step(table.name, f"solving {len(table.sources)} Measurement Sets")
         knowledge = Knowledge(
-            bad=bad,
+            bad=site.bad,
             outriggers=site.outriggers,
-            previous=latest_good(site.calibration, kind, time_s_of(table.time) - 3600.0, table.subband),
+            previous=latest_good(site.calibration, kind, telescope.time_s_of(table.time) - 3600.0, table.subband),
             limits=site.limits,
             acceptance=site.acceptance,
         )
         made = _calibrated(table, how, site, knowledge, delays, work)
         report_step(table.name, "publishing")
         path = table.final if made.passed else table.failed
+        told: Quality = {"left_out": len(made.left_out), "warnings": "\n".join(_warnings(made, table, work.path))}
         manifest = publish(
             _files(work.path, path, table),
             making.manifest(
-                cpu_seconds=made.cpu_seconds, peak_memory_bytes=made.peak_memory_bytes, quality=made.numbers
+                cpu_seconds=made.cpu_seconds,
+                peak_memory_bytes=made.peak_memory_bytes,
+                quality={**made.numbers, **told},
             ),
             naming.manifest_path(path),
         )
@@ -420,6 +444,20 @@ def _calibrated(
         return run_isolated(make_delays, table.sources, work.path, options=how.delay, missing=table.missing, **isolated)
     sources = [table.sources[stamp] for stamp in sorted(table.sources)]
     return run_isolated(make_bandpass, sources, work.path, block=how.block, delay=delays, **isolated)
+
+
+def _warnings(made: Calibrated, table: Table, scratch: Path) -> list[str]:
+    """What somebody should know who uses the table; what is noted of single antennas is left to the report."""
+    from orca.calibration.making import NUMBERS
+
+    warnings = list(made.warnings)
+    if made.left_out:
+        named = [f"{name}: {reason}" for name, reason in list(made.left_out.items())[:_SHOWN]]
+        more = [f"and {len(made.left_out) - _SHOWN} more"] if len(made.left_out) > _SHOWN else []
+        count = f"{len(made.left_out)} of {len(table.sources)} Measurement Sets left out"
+        warnings.append(f"{count} ({'; '.join([*named, *more])})")
+    notes = json.loads((scratch / NUMBERS).read_text())["notes"]
+    return warnings + [note for note in notes if not re.match(r"\S+ \(\d+\): ", note)]
 
 
 def _files(scratch: Path, path: Path, table: Table) -> dict[Path, Path]:
@@ -460,4 +498,5 @@ def _judged(manifest: Manifest, path: Path, table: Table, *, skipped: bool) -> M
         seconds=manifest.seconds,
         skipped=skipped,
         quality=manifest.quality,
+        warnings=tuple(str(manifest.quality.get("warnings") or "").splitlines()),
     )

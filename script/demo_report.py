@@ -13,7 +13,7 @@ from rich.table import Table
 def main() -> None:
     folder = Path(sys.argv[1])
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("image", "source", "elevation", "true Jy", "measured Jy", "difference", "off by pixels"):
+    for column in ("image", "source", "elevation", "apparent Jy", "measured Jy", "difference", "off by pixels"):
         table.add_column(column, justify="left" if column in ("image", "source") else "right")
     pictures = []
     for path in sorted((folder / "images").glob("*.manifest.json")):
@@ -28,15 +28,15 @@ def main() -> None:
                 manifest["product"],
                 source["name"],
                 f"{source['elevation_deg']:.0f}°",
-                f"{source['flux_jy']:.0f}",
+                f"{source['apparent_jy']:.0f}",
                 f"{measured:.0f}",
-                f"{measured / source['flux_jy'] - 1:+.1%}",
+                f"{measured / source['apparent_jy'] - 1:+.1%}",
                 f"{offset:.2f}",
             )
         pictures += [output["path"] for output in manifest["outputs"] if output["path"].endswith(".png")]
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print("Measured on the dirty images, against the simulated truth (a sparse array: the sidelobes of one")
-    console.print("source lie on the others, most on the faint and low ones)\n")
+    console.print("Measured on the dirty images, against what was simulated, as the dipoles see it (a sparse array: the")
+    console.print("sidelobes of one source lie on the others, most on the faint and low ones)\n")
     console.print(table)
     console.print("\nPictures:")
     for picture in pictures:

@@ -21,6 +21,9 @@ from orca.ms.rephase import SPEED_OF_LIGHT_M_S
 from orca.sky import SkyModel
 from orca.telescope import lmn
 
+UNEVEN = 1e-3
+"""Steps from channel to channel may differ by this share of their width."""
+
 
 @dataclass
 class Sums:
@@ -93,9 +96,9 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
     Raises
     ------
     MismatchError
-        It has another array or other channels than the sums.
+        It has another array or other channels than the sums, which are as they were before.
     DataError
-        It cannot be read to its end, or lacks XX or YY.
+        It cannot be read to its end, lacks XX or YY, or has channels that are not evenly spaced.
     """
     like = sums.like
     if info.antenna_names != like.antenna_names or not np.array_equal(info.freq_hz, like.freq_hz):
@@ -105,7 +108,7 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
     centre = info.phase_centre_rad
     cosines = np.stack(lmn(sky.ra_rad, sky.dec_rad, *centre), -1) - (0.0, 0.0, 1.0)
     flux_jy = np.ascontiguousarray(sky.flux_jy, np.float64)
-    step_hz = float(info.freq_hz[1] - info.freq_hz[0]) if info.n_channels > 1 else 0.0
+    step_hz = _step_hz(info)
     columns = _parallel_hands(info)
     with open_table(info.path) as table, ThreadPoolExecutor(1) as calculator:
         cache_small_columns(table)
@@ -131,6 +134,16 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
         if previous is not None:
             previous.result()
     sums.time_s.append(float(info.time_s.mean()))
+
+
+def _step_hz(info: MsInfo) -> float:
+    """From one channel to the next, which must be one step for all: the kernel turns phases by it."""
+    if info.n_channels == 1:
+        return 0.0
+    steps = np.diff(info.freq_hz)
+    if np.ptp(steps) > UNEVEN * info.channel_width_hz:
+        raise InvalidDataError("has channels that are not evenly spaced", info.path, "Take data with all channels.")
+    return float(info.freq_hz[-1] - info.freq_hz[0]) / steps.size
 
 
 def _parallel_hands(info: MsInfo) -> np.ndarray:
@@ -192,7 +205,7 @@ def _add_block(
             for c in range(n_channels):
                 for k in range(2):
                     value = data[row, c, columns[k]].real
-                    if not flag[row, c, columns[k]] and np.isfinite(value):
+                    if not flag[row, c, columns[k]] and value != 0 and np.isfinite(value):
                         power[p, c, k] += value
                         samples[p, c, k] += 1
             continue

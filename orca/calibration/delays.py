@@ -12,7 +12,9 @@ from orca.errors import InvalidDataError, MismatchError
 
 MIN_CHANNELS = 24
 MIN_COHERENCE = 0.5
-"""Share of the gains that must add up in phase once the delay is taken out; random phases give 1 / sqrt(channels)."""
+"""Share of the gains that must add up in phase once the delay is taken out."""
+MAX_CHANCE = 1e-3
+"""How likely random phases may add up as well: of few channels, more of them must."""
 _PAD = 4
 _FIT_STEPS = 5
 
@@ -28,7 +30,7 @@ class Delays:
     coherence : (n_antennas, 2) float
         Length of the mean of the gains' phase factors after the fit, 1 for a perfect line.
     flags : (n_antennas, 2) bool
-        Where there is none: too few channels, or no line in them.
+        Where there is none: too few channels, or no line in them that is more than chance.
     frequency_hz : (n_channels,) float
         Channels that took part.
     """
@@ -73,7 +75,7 @@ def fit_delays(windows: Sequence[Solutions], min_coherence: float = MIN_COHERENC
     size = 1 << int(np.ceil(np.log2(_PAD * (slot.max() + 1))))
 
     shape = (gains.shape[0], 2)
-    values, errors, coherence = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    values, errors, coherence, flags = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(shape, bool)
     for p in range(shape[0]):
         for k in range(2):
             use = good[p, :, k]
@@ -81,9 +83,14 @@ def fit_delays(windows: Sequence[Solutions], min_coherence: float = MIN_COHERENC
                 phasor = gains[p, use, k] / np.abs(gains[p, use, k])
                 start = _peak(phasor, slot[use], size) / step_hz
                 values[p, k], errors[p, k], coherence[p, k] = _line(phasor, frequency[use], start)
-    flags = coherence < min_coherence
-    values[flags] = 0
+                flags[p, k] = coherence[p, k] < max(min_coherence, _by_chance(size, phasor.size))
+    values[flags] = errors[flags] = 0
     return Delays(values * 1e9, errors * 1e9, coherence, flags, frequency)
+
+
+def _by_chance(n_tried: int, n_channels: int) -> float:
+    """What the most coherent of `n_tried` delays of random phases seldom exceeds: each is above c in exp(-n c^2)."""
+    return float(np.sqrt(np.log(n_tried / MAX_CHANCE) / n_channels))
 
 
 def _peak(phasor: np.ndarray, slot: np.ndarray, size: int) -> float:

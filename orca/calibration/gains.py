@@ -14,11 +14,11 @@ from orca.antennas import bad_by_autocorrelation
 from orca.calibration.accumulate import Sums, accumulate, empty_sums
 from orca.calibration.apply import jones
 from orca.calibration.options import SolveOptions
-from orca.calibration.reference import choose_reference, refer
+from orca.calibration.reference import choose_reference, not_connected, refer
 from orca.calibration.screen import screen
-from orca.calibration.stefcal import solve
+from orca.calibration.stefcal import Gains, solve
 from orca.calibration.tables import Solutions, make_solutions
-from orca.errors import DataError, InputError, InvalidDataError
+from orca.errors import DataError, InputError, InvalidDataError, MismatchError
 from orca.ms.acceptance import Acceptance
 from orca.ms.archive import unpack
 from orca.ms.growth import settled
@@ -56,7 +56,7 @@ class Solved:
     solutions : Solutions
         Of kind B Jones.
     bad : dict of antenna number to reason
-        Antennas that were left out, or that turned out to be dead.
+        Antennas that were left out, or that have no solutions in a polarization, or only such as cannot be used.
     left_out : tuple of int
         Those that were left out beforehand.
     notes : tuple of str
@@ -91,7 +91,7 @@ def sum_integrations(
     sources : paths
         Measurement Sets, or tars of them, which are unpacked one after the other. The first one that is used stays.
     folder : Path
-        Where to unpack.
+        Where to unpack; what else is there is left alone.
     sky : SkyOptions
         The model for each of them.
     uv_range_lambda : (float, float)
@@ -126,7 +126,7 @@ def sum_integrations(
                 used.append(source)
             except DataError as error:
                 left_out[source] = error.problem
-                spoiled = begun
+                spoiled = begun and not isinstance(error, MismatchError)
                 if sums is not None and not used:
                     sums = None
             if used[1:] or source in left_out:
@@ -135,8 +135,6 @@ def sum_integrations(
                 break
         if not spoiled:
             break
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
     if sums is None or len(used) < minimum:
         why = "; ".join(f"{path.name} {reason}" for path, reason in list(left_out.items())[:3])
         found = f"{len(used)} of {len(sources)} integrations can be used, needed are {minimum}"
@@ -152,7 +150,10 @@ def _unpacked(source: Path, folder: Path) -> Path:
 
 
 def _open(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
-    path = unpack(source, _unpacked(source, folder), settle_s=0) if source.name.endswith(".tar") else source
+    path = source
+    if source.name.endswith(".tar"):
+        shutil.rmtree(_unpacked(source, folder), ignore_errors=True)  # of a first attempt
+        path = unpack(source, _unpacked(source, folder), settle_s=0)
     return inspect(path, settle_s=0, min_fill_level=accept.min_fill_level, max_zero_share=accept.max_zero_share)
 
 
@@ -194,8 +195,11 @@ def solve_gains(
         like.antenna_numbers(options.flag_antennas), "left out on request"
     )
     core = split_core(like.positions_m, CORE_RADIUS_M, outriggers)
-    for number, why in bad_by_autocorrelation(sums.autocorrelation, core).items():
-        reasons.setdefault(number, why)
+    if sums.samples.any():
+        for number, why in bad_by_autocorrelation(sums.autocorrelation, core).items():
+            reasons.setdefault(number, why)
+    else:
+        notes.append("there are no autocorrelations to see in which antennas are bad")
     left_out = tuple(sorted(reasons))
     use = np.ones((like.n_antennas, like.n_channels, 2), bool)
     use[list(left_out)] = False
@@ -215,8 +219,10 @@ def solve_gains(
     )
     snr = np.divide(np.abs(found.values), found.errors, out=np.zeros_like(found.errors), where=found.errors > 0)
     snr[(found.errors == 0) & (found.values != 0)] = np.float32(1e6)  # no noise at all
-    flags = (found.baselines == 0) | ~found.converged[None] | (snr < options.min_snr)
-    cut_off = _not_connected(sums, flags)
+    flags = (found.baselines == 0) | ~found.converged[None] | (found.values == 0) | (snr < options.min_snr)
+    reasons = _unsolved(found, use, flags, options) | reasons
+    alive = ~np.asarray(flags.all((1, 2)))
+    cut_off = not_connected(sums.first, sums.second, np.asarray((sums.mm > 0).any((1, 2))), alive)
     flags[cut_off] = True
     reasons |= {int(p): "no baseline within the range of uv connects it with the others" for p in cut_off}
     flags, dead = screen(found.values, flags, sigma=options.template_sigma, max_missing_share=options.max_missing_share)
@@ -264,6 +270,19 @@ def _number(like: MsInfo, antenna: int | str) -> int | None:
         return None
 
 
+def _unsolved(found: Gains, use: np.ndarray, flags: np.ndarray, options: SolveOptions) -> dict[int, str]:
+    """Why antennas have no solution in a polarization in which others have some."""
+    reasons: dict[int, str] = {}
+    for p, k in np.argwhere(flags.all(1) & ~flags.all((0, 1))):
+        why = f"its solutions in {'XY'[k]} do not reach an SNR of {options.min_snr:g}"
+        if not use[p, :, k].any():
+            why = f"it has no delay in {'XY'[k]}"
+        elif not found.baselines[p, :, k].any():
+            why = f"it has fewer than {options.min_baselines} baselines within the range of uv in {'XY'[k]}"
+        reasons.setdefault(int(p), why)
+    return reasons
+
+
 def _take_out_delay(sums: Sums, delay: Path) -> np.ndarray:
     """Divide the data by the gains of a delay table, of which only phases count; returns its flags."""
     like = sums.like
@@ -274,23 +293,3 @@ def _take_out_delay(sums: Sums, delay: Path) -> np.ndarray:
         sums.vm[rows] *= turn[sums.first[rows]].conj()
         sums.vm[rows] *= turn[sums.second[rows]]
     return found.flags
-
-
-def _not_connected(sums: Sums, flags: np.ndarray) -> np.ndarray:
-    """Antennas with solutions that no chain of baselines connects with the largest group."""
-    alive = ~np.asarray(flags.all((1, 2)))
-    joined = (sums.mm > 0).any((1, 2)) & alive[sums.first] & alive[sums.second]
-    first, second = sums.first[joined], sums.second[joined]
-    label = np.arange(flags.shape[0])
-    while True:
-        lowest = label.copy()
-        np.minimum.at(lowest, first, label[second])
-        np.minimum.at(lowest, second, label[first])
-        lowest = lowest[lowest]
-        if np.array_equal(lowest, label):
-            break
-        label = lowest
-    if not alive.any():
-        return np.array([], int)
-    largest = np.bincount(label[alive]).argmax()
-    return np.flatnonzero(alive & (label != largest))

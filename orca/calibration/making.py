@@ -10,7 +10,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from orca.antennas import BadAntennas
 from orca.calibration.delays import fit_delays
 from orca.calibration.gains import Solved, Summed, solve_gains, sum_integrations
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
-from orca.calibration.reference import choose_reference, refer
+from orca.calibration.reference import common_reference
 from orca.calibration.report import bandpass_pdf, bandpass_picture, delay_pdf, delay_picture
 from orca.calibration.tables import Solutions, make_solutions, read_table, write_table
 from orca.errors import DataError, InvalidDataError
@@ -137,8 +137,9 @@ def make_bandpass(
     previous = _previous(knowledge.previous, solved.solutions)
     verdict = judge_bandpass(solved.solutions, left_out=solved.left_out, previous=previous, limits=knowledge.limits)
     notes = [*_notes(knowledge, like, solved), *solved.notes]
-    if len(summed.used) < (block.integrations or len(sources)):
-        notes.append(f"only {len(summed.used)} of {block.integrations} integrations were used")
+    expected = block.integrations or len(sources)
+    if len(summed.used) < expected:
+        notes.append(f"only {len(summed.used)} of {expected} integrations were used")
     bandpass_pdf(folder / PDF, solved.solutions, verdict, previous, title=title, notes=notes)
     bandpass_picture(folder / PICTURE, solved.solutions, verdict, previous, title=title, notes=notes)
     left_out = {path.name: reason for path, reason in summed.left_out.items()}
@@ -206,7 +207,15 @@ def make_delays(
         remedy = "Take another date, or lower the minimum."
         raise InvalidDataError(f"{found}{f' ({why})' if why else ''}", None, remedy)
     likes = [summed.sums.like for summed, _ in done.values()]
-    windows, notes = _common_reference([solved for _, solved in done.values()], likes[0])
+    windows = [solved.solutions for _, solved in done.values()]
+    notes = list(dict.fromkeys(note for _, solved in done.values() for note in solved.notes))
+    if len({window.reference_antenna for window in windows}) > 1:
+        found_one = common_reference(windows, likes[0].positions_m, windows[0].reference_antenna)
+        if found_one is None:
+            remedy = "Look at the data of each subband, or leave subbands out."
+            raise InvalidDataError("no antenna has solutions in all subbands and polarizations", None, remedy)
+        common, windows = found_one
+        notes.append(f"reference antenna of all subbands is {likes[0].antenna_names[common]}")
     delays = fit_delays(windows, options.min_coherence)
     times = [float(window.time_s[0]) for window in windows]
     solutions = make_solutions(
@@ -241,24 +250,6 @@ def make_delays(
     }
     used = tuple(path for summed, _ in done.values() for path in summed.used)
     return _finish(clock, folder, verdict, notes, float(np.mean(times)), used, left_out, numbers)
-
-
-def _common_reference(solved: Sequence[Solved], like: MsInfo) -> tuple[list[Solutions], list[str]]:
-    """The solutions of all subbands referred to one antenna."""
-    windows = [one.solutions for one in solved]
-    references = {window.reference_antenna for window in windows}
-    notes = list(dict.fromkeys(note for one in solved for note in one.notes))
-    if len(references) == 1:
-        return windows, notes
-    flags = np.concatenate([window.flags[0] for window in windows], axis=1)
-    common = choose_reference(flags, like.positions_m, windows[0].reference_antenna)
-    if common is None:
-        raise InvalidDataError("no antenna has solutions in all subbands and both polarizations", like.path)
-    notes.append(f"reference antenna of all subbands is {like.antenna_names[common]}")
-    referred = [
-        replace(w, values=refer(w.values[0], w.flags[0], common)[None], reference_antenna=common) for w in windows
-    ]
-    return referred, notes
 
 
 def _previous(path: Path | None, solutions: Solutions) -> Solutions | None:

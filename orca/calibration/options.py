@@ -70,7 +70,12 @@ class SolveOptions(BaseModel):
     max_iterations: int = Field(
         default=300, ge=2, description="A channel that has not converged after so many is flagged"
     )
-    tolerance: float = Field(default=1e-6, gt=0, lt=1, description="Change of the solution that counts as converged")
+    tolerance: float = Field(
+        default=1e-6,
+        gt=0,
+        lt=1,
+        description="Change of the solution that counts as converged, as a share of it; 1e-7 is the least",
+    )
     template_sigma: float = Field(
         default=7.0, gt=0, description="Solutions that are further from the median of all antennas are flagged"
     )
@@ -100,7 +105,7 @@ class SolveOptions(BaseModel):
 
     def channels(self, n_channels: int) -> list[int]:
         """Channels to leave out, of `n_channels`; those beyond are ignored."""
-        return sorted({c for item in self.flag_channels for c in _channels(item) if c < n_channels})
+        return sorted({c for item in self.flag_channels for c in _channels(item)[:n_channels] if c < n_channels})
 
 
 def _uv_range(text: str) -> tuple[float, float]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+
+from orca.calibration.tables import Solutions
 
 MAX_FLAGGED_SHARE = 0.5
 """A reference antenna may lack at most this share of the channels in which there are solutions at all."""
@@ -21,11 +26,11 @@ def choose_reference(flags: np.ndarray, positions_m: np.ndarray, wanted: int | N
     Returns
     -------
     int or None
-        None when no antenna has solutions in both polarizations.
+        None when no antenna has solutions in both polarizations (in all polarizations that anybody has any in).
     """
     open_channels = ~np.asarray(flags.all(0))
     missing = np.array([np.asarray(antenna)[open_channels].mean() if open_channels.any() else 1.0 for antenna in flags])
-    one_dead = (flags | ~open_channels).all(1)[:, open_channels.any(0)].any(1)
+    one_dead = np.asarray((flags | ~open_channels).all(1))[:, open_channels.any(0)].any(1)
     missing[one_dead] = 1.0
     if wanted is not None and missing[wanted] <= MAX_FLAGGED_SHARE:
         return wanted
@@ -64,3 +69,58 @@ def refer(values: np.ndarray, flags: np.ndarray, reference: int) -> np.ndarray:
             turn = np.angle(np.sum(result[both, c, k] * result[both, near, k].conj()))
             result[:, c, k] *= np.exp(-1j * turn)
     return result
+
+
+def common_reference(
+    windows: Sequence[Solutions], positions_m: np.ndarray, wanted: int
+) -> tuple[int, list[Solutions]] | None:
+    """Refer the solutions of all windows (of one time) to one antenna that has solutions in each of them.
+
+    Returns
+    -------
+    int, list of Solutions
+        The antenna, chosen as by `choose_reference`, and the windows; None when there is no such antenna.
+    """
+    flags = [window.flags[0] for window in windows]
+    absent = np.any([f.all(1)[:, ~f.all((0, 1))].any(1) for f in flags], axis=0)
+    everywhere = np.concatenate(flags, axis=1)
+    everywhere[absent] = True
+    common = choose_reference(everywhere, positions_m, wanted)
+    if common is None:
+        return None
+    referred = [refer(window.values[0], flag, common)[None] for window, flag in zip(windows, flags, strict=True)]
+    return common, [
+        replace(window, values=values, reference_antenna=common)
+        for window, values in zip(windows, referred, strict=True)
+    ]
+
+
+def not_connected(first: np.ndarray, second: np.ndarray, joined: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Antennas that no chain of baselines connects with the largest group: their phase has no reference.
+
+    Parameters
+    ----------
+    first, second : (n_baselines,) int
+    joined : (n_baselines,) bool
+        Baselines with data.
+    alive : (n_antennas,) bool
+        Antennas that count; the others connect nothing.
+
+    Returns
+    -------
+    antenna numbers
+    """
+    if not alive.any():
+        return np.array([], int)
+    use = joined & alive[first] & alive[second]
+    label = np.arange(alive.size)
+    while True:
+        lowest = label.copy()
+        np.minimum.at(lowest, first[use], label[second[use]])
+        np.minimum.at(lowest, second[use], label[first[use]])
+        lowest = lowest[lowest]
+        if np.array_equal(lowest, label):
+            break
+        label = lowest
+    largest = np.bincount(label[alive]).argmax()
+    return np.flatnonzero(alive & (label != largest))

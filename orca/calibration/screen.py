@@ -8,7 +8,12 @@ DEAD_LEVEL = 0.1
 """An antenna with less than this share of the median amplitude hears nothing of the sky."""
 SMOOTH_CHANNELS = 9
 """Channels of the running median that the common bandpass is compared with; receivers do not change faster."""
+RIPPLE = 1e-3
+"""What a receiver's own band leaves of that median, as a share: no channel is suspect for so little."""
+_ROUNDING = 1e-4
 _MAD_TO_SIGMA = 1.4826
+_MEDIAN_TO_MEAN = 1.2533
+"""Error of a median over that of a mean: the square root of pi / 2."""
 
 
 def screen(
@@ -24,7 +29,7 @@ def screen(
     values : (n_antennas, n_channels, 2) complex
         Gains.
     flags : like values, bool
-        Where there is no solution.
+        Where there is no solution. Where the value is zero or not finite, there is none either.
     sigma : float
         How far from the template a solution may be, in robust standard deviations of all of them.
     max_missing_share : float
@@ -38,7 +43,7 @@ def screen(
     dead : dict of antenna number to reason
         Antennas that lost all solutions of a polarization here.
     """
-    flags = flags.copy()
+    flags = flags | ~np.isfinite(values) | (values == 0)
     dead: dict[int, str] = {}
     for k in range(2):
         amplitude = np.where(flags[:, :, k], np.nan, np.abs(values[:, :, k]))
@@ -48,19 +53,31 @@ def screen(
         for p in np.flatnonzero(silent):
             dead[int(p)] = f"its amplitude in {'XY'[k]} is {level[p] / usual:.0%} of the median"
         amplitude[silent] = np.nan
+        had = ~flags[:, :, k].all(1) & ~silent
         _flag_off_template(amplitude / level[:, None], flags[:, :, k], sigma)
         flags[silent, :, k] = True
         _flag_remnants(flags[:, :, k], max_missing_share)
+        lost = had & flags[:, :, k].all(1)
+        if not flags[:, :, k].all():  # else it is not the antennas' fault
+            for p in np.flatnonzero(lost):
+                dead.setdefault(int(p), f"most of its solutions in {'XY'[k]} are missing, or off those of the others")
     return flags, dead
 
 
 def _flag_off_template(relative: np.ndarray, flags: np.ndarray, sigma: float) -> None:
     """Flag in place what is off, by the amplitudes (n_antennas, n_channels) relative to those of the antenna."""
     template = _median(relative, 0)
-    excess = template / _running_median(template) - 1
-    flags |= (np.abs(excess) > sigma * _spread(excess))[None, :]
+    there = np.flatnonzero(np.isfinite(template))
+    if there.size == 0:
+        return
+    excess = template[there] / _neighbours(there, template[there]) - 1
     deviation = np.where(flags, np.nan, relative / template - 1)
-    flags |= np.abs(deviation) > sigma * _spread(deviation)
+    # few channels say little about their own scatter: so that of the template from its antennas counts as well
+    noise = _spread(np.diff(deviation, axis=1), _ROUNDING) / np.sqrt(2)
+    expected = _MEDIAN_TO_MEAN * noise / np.sqrt(max((~flags.all(1)).sum(), 1))
+    flags[:, there[np.abs(excess) > sigma * max(_spread(excess, RIPPLE), expected)]] = True
+    deviation[flags] = np.nan
+    flags |= np.abs(deviation) > sigma * _spread(deviation, _ROUNDING)
 
 
 def _flag_remnants(flags: np.ndarray, max_missing_share: float) -> None:
@@ -80,16 +97,32 @@ def _median(array: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.where(empty, np.nan, np.nanmedian(safe, axis)))
 
 
-def _running_median(line: np.ndarray) -> np.ndarray:
+def _neighbours(channel: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """What the channels about each one let expect of it.
+
+    That is their median; at the ends, where all neighbours are on one side, the median of what a straight line of the
+    median slope (Theil & Sen) makes of them.
+    """
     half = min(SMOOTH_CHANNELS // 2, (line.size - 1) // 2)
-    padded = np.pad(line, half, mode="reflect") if half else line
-    return _median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), 1)
+    width = 2 * half + 1
+    result = line.copy()
+    result[half : line.size - half] = np.median(np.lib.stride_tricks.sliding_window_view(line, width), axis=1)
+    low, high = np.triu_indices(width, 1)
+    for near, ends in ((slice(width), range(half)), (slice(-width, None), range(line.size - half, line.size))):
+        x, y = channel[near], line[near]
+        for i in ends:
+            slope = np.median((y[high] - y[low]) / (x[high] - x[low]))
+            result[i] = np.median(y + slope * (channel[i] - x))
+    return result
 
 
-def _spread(array: np.ndarray) -> float:
-    """Robust standard deviation of what is no NaN; not below what rounding makes."""
-    finite = array[np.isfinite(array)]
+def _spread(array: np.ndarray, least: float) -> float:
+    """Robust standard deviation of what is no NaN, not below `least`; infinite where there is nothing.
+
+    Zeros do not count: they are the medians themselves, a third of all values in an array of three.
+    """
+    finite = array[np.isfinite(array) & (array != 0)]
     if finite.size == 0:
-        return np.inf
+        return least if np.isfinite(array).any() else np.inf
     middle = np.median(finite)
-    return max(float(_MAD_TO_SIGMA * np.median(np.abs(finite - middle))), 1e-4)
+    return max(float(_MAD_TO_SIGMA * np.median(np.abs(finite - middle))), least)

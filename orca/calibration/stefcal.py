@@ -15,6 +15,8 @@ import numpy as np
 
 CHANNELS_TOGETHER = 4
 """Channels that one thread solves one after the other: a line of the processor's cache holds four of a baseline."""
+LEAST_TOLERANCE = 1e-7
+"""Solutions in single precision do not come to rest more closely than this."""
 _CHECK_EVERY = 2
 
 
@@ -64,7 +66,8 @@ def solve(
     min_baselines : int
         Antennas with fewer to others that take part get no solution.
     max_iterations, tolerance
-        A channel has converged when the solution changes by less than `tolerance`, relative to its norm, in two steps.
+        A channel has converged when the solution changes by less than `tolerance`, relative to its norm, in two steps;
+        below `LEAST_TOLERANCE` is taken for that.
     threads : int
         Channels are shared among so many.
     """
@@ -81,7 +84,7 @@ def solve(
 
     def some(start: int) -> None:
         stop = min(start + CHANNELS_TOGETHER, shape[1])
-        limits = (min_baselines, max_iterations, float(tolerance))
+        limits = (min_baselines, max_iterations, max(float(tolerance), LEAST_TOLERANCE))
         _solve_channels(start, stop, first, second, vm, mm, use, *limits, *arrays)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -185,20 +188,26 @@ def _variances(
     """Variance of each complex gain.
 
     A_pq / B_pq scatters about g_p g_q* with the variance sigma^2 / B_pq; sigma^2 is taken from all baselines of the
-    antenna, of which the fit used up one.
+    antenna. Of each baseline the fit used up a share for either antenna: the baseline's part of what that one's gain
+    rests on.
     """
     n = gains.size
-    result = np.zeros(n)
+    below, result = np.zeros(n), np.zeros(n)
     for p in range(n):
-        if counts[p] == 0:
+        for q in range(n):
+            below[p] += weight[p, q] * (gains[q].real ** 2 + gains[q].imag ** 2)
+    for p in range(n):
+        if counts[p] == 0 or not below[p] > 0:
             continue
-        residual, below = 0.0, 0.0
+        residual, used_up = 0.0, 1.0
+        norm = gains[p].real ** 2 + gains[p].imag ** 2
         for q in range(n):
             if weight[p, q] > 0:
                 fit = gains[p] * np.conj(gains[q]) * weight[p, q]
                 residual += ((real[p, q] - fit.real) ** 2 + (imag[p, q] - fit.imag) ** 2) / weight[p, q]
-                below += weight[p, q] * (gains[q].real ** 2 + gains[q].imag ** 2)
-        result[p] = residual / max(counts[p] - 1, 1) / below if below > 0 else 0.0
+                if below[q] > 0:
+                    used_up += weight[p, q] * norm / below[q]
+        result[p] = residual / max(counts[p] - used_up, 1.0) / below[p]
     return result
 
 

@@ -10,7 +10,7 @@ import typer
 
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.cli import configuration
-from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow
+from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_warnings
 from orca.cli.options import from_model
 from orca.skyoptions import SkyOptions
 
@@ -35,7 +35,7 @@ Subbands = Annotated[
 _FLOWS = "flows.bandpass"
 
 
-@from_model(exclude=("sources",), sky=SkyOptions, solve=SolveOptions, options=DelayOptions)
+@from_model(sky=SkyOptions, solve=SolveOptions, options=DelayOptions)
 def delay(
     date: Day = None,
     raw: Raw = None,
@@ -51,8 +51,7 @@ def delay(
 
     Writes a table (K Jones) that CASA takes as well, and a report as PDF, PNG and JSON.
     """
-    from_cyg_a = sky.model_copy(update={"sources": ("Cyg A",)})
-    arguments = {"sky": from_cyg_a, "solve": solve, "options": options}
+    arguments = {"sky": sky, "solve": solve, "options": options}
     _calibrate("delay", arguments, date, raw, out, as_json, verbose)
 
 
@@ -116,15 +115,20 @@ def _calibrate(
     as_json: bool,
     verbose: bool,
 ) -> None:
+    from rich.markup import escape
+
     settings = configuration()
     arguments |= {"day": date.date() if date else None, "raw": raw, "out": out}
     outcomes = run_flow(_FLOWS, name, arguments, settings, quiet=not verbose)
     if as_json:
         print_json(outcomes)
     else:
-        columns = ("calibration", "status", "seconds", "integrations", "flagged", "reference", "table, or why not")
-        right = ("seconds", "integrations", "flagged")
-        report(outcomes, columns, [_row(outcome) for outcome in outcomes], right=right)
+        columns = ("calibration", "status", "seconds", "sets", "flagged", "refant", "warnings")
+        some_failed = any(outcome.status == "failed" for outcome in outcomes)
+        rows = [(*_row(outcome), *([escape(outcome.reason)] if some_failed else [])) for outcome in outcomes]
+        right = ("seconds", "sets", "flagged", "warnings")
+        report(outcomes, (*columns, "why not") if some_failed else columns, rows, right=right)
+    tell_warnings(outcomes)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -134,13 +138,13 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
     made = outcome.result
     if made is None:
-        return "", "", "", "", escape(outcome.reason)
+        return ("",) * 5
     quality = made.quality
     flagged = quality.get("flagged_share")
     return (
         "" if made.skipped else f"{made.seconds:.1f}",
-        str(quality.get("n_integrations", "")),
+        str(quality.get("n_subbands") or quality.get("n_integrations", "")),
         "" if flagged is None else f"{flagged:.1%}",
         escape(str(quality.get("reference_antenna", ""))),
-        escape(made.table.name),
+        str(len(made.warnings) or ""),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +50,7 @@ def run_flow(module: str, name: str, arguments: dict[str, Any], settings: Config
 
             flow = flow.with_options(task_runner=flow.task_runner.at(session.address))
             session.wait()
-            with listening(watcher):
+            with listening(watcher), _warnings_shown(watcher if quiet else None):
                 state = flow(**arguments, return_state=True)
         if session.started_server:
             watcher.note(f"The Prefect server stays for the next call: {session.ui_url} (orca down ends it)")
@@ -69,6 +71,23 @@ def _cleared(scratch: Path, watcher: Watcher) -> Iterator[None]:
         done = sum(outcome.status != "failed" for outcome in watcher.outcomes)
         watcher.note(f"interrupted with {done} done: the same command goes on from here")
         raise
+
+
+@contextmanager
+def _warnings_shown(watcher: Watcher | None) -> Iterator[None]:
+    """Show what the flow itself warns of; its log as a whole stays off the terminal."""
+    if watcher is None:
+        yield
+        return
+    handler = logging.Handler(logging.WARNING)
+    handler.addFilter(lambda record: record.levelno == logging.WARNING)
+    handler.emit = lambda record: watcher.warn(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("prefect.flow_runs")  # what get_run_logger gives in a flow
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def report(
@@ -97,8 +116,21 @@ def report(
         table.add_row(escape(outcome.unit), styled(outcome.status), *cells)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    folders = dict.fromkeys(str(near(outcome.result.manifest.parent)) for outcome in outcomes if outcome.result)
-    console.print(f"{summary(list(outcomes))}{'; in ' if folders else ''}{escape(', '.join(folders))}", soft_wrap=True)
+    folders = {outcome.result.manifest.parent for outcome in outcomes if outcome.result}
+    where = f"; in {near(Path(os.path.commonpath(folders)))}" if folders else ""
+    console.print(f"{summary(list(outcomes))}{escape(where)}", soft_wrap=True, highlight=False)
+
+
+def tell_warnings(outcomes: Sequence[Outcome]) -> None:
+    """Say on standard error what the results warn of, each once with the units that it concerns."""
+    from orca.cli import complain
+
+    concerned: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for warning in outcome.result.warnings if outcome.result else ():
+            concerned.setdefault(warning, []).append(outcome.unit)
+    for warning, units in concerned.items():
+        complain("warning", f"{units[0] if len(units) == 1 else f'{len(units)} tables'}: {warning}")
 
 
 def print_json(outcomes: Sequence[Outcome]) -> None:

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
 
 if TYPE_CHECKING:
     from orca.cluster.gather import Event, Outcome
 
+_WIDE = 100
+"""Columns of a terminal that has room for long bars."""
 STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
+
+
+class _Count(MofNCompleteColumn):
+    """3/8, and nothing where it is not known of how many."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
 
 
 class Watcher:
@@ -55,17 +66,21 @@ class Watcher:
         """Print a line above the bar."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
 
+    def warn(self, text: str) -> None:
+        """Print a warning above the bar."""
+        self._progress.console.print(f"orca: warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def watching(title: str) -> Iterator[Watcher]:
     """Show a flow's progress on standard error while the context lasts."""
     console = Console(file=sys.stderr, highlight=False)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=24 if console.width >= _WIDE else 8),
+        _Count(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[step]}", style="dim"),
+        TextColumn("{task.fields[step]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Watcher(progress, title)

@@ -195,7 +195,14 @@ def _dask_client() -> Client:
 def conclude(outcomes: list[Outcome], title: str) -> State[Any] | list[Outcome]:
     """End a flow: its table as an artifact, and a failed state when a unit failed."""
     rows = [
-        {"unit": o.unit, "status": o.status, "attempts": o.attempts, "whose fault": o.cause, "why": o.reason}
+        {
+            "unit": o.unit,
+            "status": o.status,
+            "attempts": o.attempts,
+            "whose fault": o.cause,
+            "why": o.reason,
+            "warnings": "; ".join(getattr(o.result, "warnings", ())),
+        }
         for o in outcomes
     ]
     if rows:

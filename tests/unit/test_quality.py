@@ -232,7 +232,7 @@ def test_a_board_of_bad_antennas_is_named() -> None:
     assert verdict.passed
     assert verdict.boards == ((1, "18 of 32 antennas are bad"),)
     assert verdict.warnings == ("board 1: 18 of 32 antennas are bad",)
-    assert judge_bandpass(flagged(solutions, 20)).worst[0][0] == solutions.antenna_names[20]  # before the board's
+    assert judge_bandpass(flagged(solutions, 70)).worst[0][0] == solutions.antenna_names[70]  # before the board's
     assert judge_bandpass(flagged(a_bandpass(96), slice(32, 48))).boards == ()  # half is not most
     assert judge_bandpass(solutions, left_out=range(32, 50)).boards == ()
     assert judge_bandpass(solutions, left_out=range(50, 64)).boards == ((1, "18 of 18 antennas are bad"),)
@@ -378,6 +378,15 @@ def test_a_board_that_slipped_by_a_sample_is_named() -> None:
     assert (board, reason) == (1, "delays moved together by +5.1 ns since the last good ones")
     assert verdict.passed
     assert verdict.worst == ()
+
+
+def test_a_board_is_not_named_for_what_may_be_noise() -> None:
+    previous = some_delays(96, seed=2)
+    shift = np.zeros((96, 1, 1))
+    shift[32:64] = 8.0
+    assert judge_delay(shifted(some_delays(96), shift, ...), previous=previous).boards != ()
+    noisy = shifted(previous, 40 * np.random.default_rng(3).standard_normal((96, 1, 2)), ...)
+    assert judge_delay(shifted(some_delays(96), shift, ...), previous=noisy).boards == ()
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,11 @@ def test_the_last_good_bandpass_is_drawn_behind() -> None:
     title = "change of amplitude since the last good bandpass, %"
     assert title in words(with_it[0])
     assert title not in words(without[0])
+    first = bandpass_pages(solutions, previous, left_out=[5])[0]
+    [axes] = [axes for axes in first.axes if axes.get_title() == title]
+    shown = axes.lines[0].get_ydata()
+    assert np.isnan(shown).nonzero()[0].tolist() == [5]
+    assert shown[3] == pytest.approx(100 / 3, abs=2)
 
 
 def test_the_map_shows_amplitudes_with_what_is_flagged_masked() -> None:
@@ -292,8 +297,8 @@ def test_whatever_was_solved_can_be_drawn(tmp_path: Path, solutions: Solutions, 
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
 
 
-def test_all_words_of_the_longest_summary_fit_on_the_page() -> None:
-    long = "antenna after antenna " * 12
+@pytest.mark.parametrize("long", ["antenna after antenna " * 12, "one line"])
+def test_all_words_of_the_longest_summary_fit_on_the_page(long: str) -> None:
     solutions = some_delays()
     verdict = judge_delay(solutions, previous=some_delays(seed=2))
     verdict = Verdict(
