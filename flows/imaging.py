@@ -184,7 +184,8 @@ def plan(
 ) -> list[Unit]:
     """Which images to make, and where they go.
 
-    With `out` the files go there; without, into the tree of the configuration, `<images>/<SB>/<date>/<HH>/`.
+    With `out` the files go there; without, into the tree of the configuration, `<images>/<SB>/<date>/<HH>/`. Of a
+    Measurement Set and its tar the former is taken.
 
     Raises
     ------
@@ -195,9 +196,10 @@ def plan(
     """
     if not measurement_sets:
         raise InputError("no Measurement Set given", remedy="Name at least one")
-    sources = sorted({Path(source).resolve(): Path(source).absolute() for source in measurement_sets}.values())
-    for given in (*sources, *tables):
-        if out is not None and out.resolve().is_relative_to(given.resolve()):
+    given = {Path(source).resolve(): Path(source).absolute() for source in measurement_sets}.values()
+    sources = sorted(source for source in given if source.suffix != ".tar" or source.with_suffix("") not in given)
+    for used in (*sources, *tables):
+        if out is not None and out.resolve().is_relative_to(used.resolve()):
             raise InputError("is inside an input, and inputs are only read", out, "Choose another folder")
     groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
     units = [_unit(group, out, images).model_copy(update={"tables": tuple(tables)}) for group in groups]

@@ -225,22 +225,24 @@ def solve_gains(
     cut_off = not_connected(sums.first, sums.second, np.asarray((sums.mm > 0).any((1, 2))), alive)
     flags[cut_off] = True
     reasons |= {int(p): "no baseline within the range of uv connects it with the others" for p in cut_off}
-    flags, dead = screen(found.values, flags, sigma=options.template_sigma, max_missing_share=options.max_missing_share)
+    limits = {"sigma": options.template_sigma, "max_missing_share": options.max_missing_share}
+    flags, dead = screen(found.values, flags, found.errors, **limits)
     reasons = dead | reasons
+    tried = (found.baselines > 0).any(0)
+    unconverged = float((tried & ~found.converged).sum() / max(tried.sum(), 1))
+    if unconverged > 0:
+        notes.append(f"{unconverged:.1%} of the channels did not converge in {options.max_iterations} steps")
     asked = options.reference_antenna
     wanted = None if asked is None else _number(like, asked)
     reference = choose_reference(flags, like.positions_m, wanted)
     if reference is None:
         remedy = "Look at the data, the sources that are up, and the range of uv."
-        raise InvalidDataError("no antenna has a solution in both polarizations", like.path, remedy)
+        problem = "; ".join(["no antenna has a solution in both polarizations", *notes])
+        raise InvalidDataError(problem, like.path, remedy)
     if asked is not None and reference != wanted:
         why = "is not in the array" if wanted is None else "is flagged"
         notes.append(f"reference antenna {asked} {why}: {like.antenna_names[reference]} is taken")
     values = refer(found.values, flags, reference)
-    tried = (found.baselines > 0).any(0)
-    unconverged = float((tried & ~found.converged).sum() / max(tried.sum(), 1))
-    if unconverged > 0:
-        notes.append(f"{unconverged:.1%} of the channels did not converge in {options.max_iterations} steps")
     solutions = make_solutions(
         "B Jones",
         np.where(flags, 1, values),

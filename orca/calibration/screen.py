@@ -17,7 +17,12 @@ _MEDIAN_TO_MEAN = 1.2533
 
 
 def screen(
-    values: np.ndarray, flags: np.ndarray, *, sigma: float = 7.0, max_missing_share: float = 0.5
+    values: np.ndarray,
+    flags: np.ndarray,
+    errors: np.ndarray | None = None,
+    *,
+    sigma: float = 7.0,
+    max_missing_share: float = 0.5,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Flag dead antennas, solutions off the median template, and channels and antennas that are hardly left.
 
@@ -30,8 +35,11 @@ def screen(
         Gains.
     flags : like values, bool
         Where there is no solution. Where the value is zero or not finite, there is none either.
+    errors : like values, float, optional
+        Standard errors: the solutions of an antenna that is weaker than others may scatter more.
     sigma : float
-        How far from the template a solution may be, in robust standard deviations of all of them.
+        How far from the template a solution may be, in robust standard deviations of all of them, or in the antenna's
+        usual relative errors where those are larger.
     max_missing_share : float
         A channel (or an antenna) that more antennas (or channels) than this share lack is flagged altogether.
         Antennas without any solution do not count.
@@ -54,7 +62,8 @@ def screen(
             dead[int(p)] = f"its amplitude in {'XY'[k]} is {level[p] / usual:.0%} of the median"
         amplitude[silent] = np.nan
         had = ~flags[:, :, k].all(1) & ~silent
-        _flag_off_template(amplitude / level[:, None], flags[:, :, k], sigma)
+        own = np.zeros(level.shape) if errors is None else _median(errors[:, :, k] / amplitude, 1)
+        _flag_off_template(amplitude / level[:, None], flags[:, :, k], own, sigma)
         flags[silent, :, k] = True
         _flag_remnants(flags[:, :, k], max_missing_share)
         lost = had & flags[:, :, k].all(1)
@@ -64,7 +73,7 @@ def screen(
     return flags, dead
 
 
-def _flag_off_template(relative: np.ndarray, flags: np.ndarray, sigma: float) -> None:
+def _flag_off_template(relative: np.ndarray, flags: np.ndarray, own_errors: np.ndarray, sigma: float) -> None:
     """Flag in place what is off, by the amplitudes (n_antennas, n_channels) relative to those of the antenna."""
     template = _median(relative, 0)
     there = np.flatnonzero(np.isfinite(template))
@@ -77,7 +86,7 @@ def _flag_off_template(relative: np.ndarray, flags: np.ndarray, sigma: float) ->
     expected = _MEDIAN_TO_MEAN * noise / np.sqrt(max((~flags.all(1)).sum(), 1))
     flags[:, there[np.abs(excess) > sigma * max(_spread(excess, RIPPLE), expected)]] = True
     deviation[flags] = np.nan
-    flags |= np.abs(deviation) > sigma * _spread(deviation, _ROUNDING)
+    flags |= np.abs(deviation) > sigma * np.maximum(_spread(deviation, _ROUNDING), own_errors)[:, None]
 
 
 def _flag_remnants(flags: np.ndarray, max_missing_share: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,9 @@ def imaging(
 
 def _tell_calibrations(outcomes: Sequence[Outcome]) -> None:
     """Say which calibrations were found, each once."""
-    told = Counter(str(o.result.quality.get("calibration", "none")) for o in outcomes if o.result)
+    # without how far away it is, which differs from image to image and stands in their manifests
+    whys = (str(o.result.quality.get("calibration", "none")) for o in outcomes if o.result)
+    told = Counter(re.sub(r" \([^)]*away[^)]*\)", "", why) for why in whys)
     for why, count in told.items():
         images = f"{count} image{'s' if count > 1 else ''}"
         if why.startswith("none"):

@@ -33,6 +33,7 @@ from orca.products import write_text
 START_S = 120.0
 """How long a server may take to answer: a new database alone takes some 15 s on a slow machine."""
 DATABASE = "prefect.db"
+_FACTORY = "prefect.server.api.server:create_app"
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 """No telemetry, ever."""
 
@@ -79,8 +80,22 @@ def find(home: Path) -> Server | None:
     try:
         server = Server(**json.loads(_state_file(home).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
-        return None
+        return _among_processes(home)
     return server if server.alive() else None
+
+
+def _among_processes(home: Path) -> Server | None:
+    """The server of this folder by its environment: where its file is gone or broken, it must not be forgotten."""
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if _FACTORY in words and process.environ().get("PREFECT_HOME") == str(home):
+                port = words[words.index("--port") + 1]
+                url, log = f"http://127.0.0.1:{port}/api", str(home / "server.log")
+                return Server(url, process.pid, process.create_time(), log)
+        except (psutil.Error, ValueError, IndexError):
+            continue
+    return None
 
 
 def ensure(home: Path) -> tuple[Server, bool]:
@@ -153,7 +168,7 @@ def _start(home: Path) -> Server:
         part.replace(home / DATABASE)
     port = _free_port()
     log = home / "server.log"
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", _FACTORY]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment |= {**QUIET, "PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}

@@ -178,10 +178,12 @@ def test_inputs_stay_inputs_and_tables_are_of_their_kind(
     assert (swapped.returncode, "is of kind B Jones" in swapped.stderr) == (2, True)
 
 
-def test_every_polarization_has_a_picture_and_a_path_given_twice_counts_once(
+def test_every_polarization_has_a_picture_and_a_path_given_twice_or_as_tar_counts_once(
     site: Site, integrations: list[Path], tmp_path: Path
 ) -> None:
-    words = ("run", "imaging", integrations[0], integrations[0], *SMALL, "--pol", "IV", "--out", tmp_path / "out")
+    copy = Path(shutil.copytree(integrations[0], tmp_path / integrations[0].name))
+    subprocess.run(["tar", "-cf", f"{copy}.tar", "-C", copy.parent, copy.name], check=True)
+    words = ("run", "imaging", copy, copy, f"{copy}.tar", *SMALL, "--pol", "IV", "--out", tmp_path / "out")
     result = site.run(*words)
     assert result.returncode == 0, result.stderr
     assert "not calibrated" in result.stderr
@@ -265,6 +267,10 @@ def test_a_disk_that_fills_up_while_calibrating_is_survived(
 def test_the_server_is_left_for_the_next_call_and_ended_on_request(site: Site) -> None:
     status = json.loads(site.run("status", "--json").stdout)["server"]
     assert status["healthy"]
+    for broken in (lambda file: file.write_text("{garbled"), lambda file: file.unlink()):
+        broken(site.data / "prefect" / "server.json")
+        found = json.loads(site.run("status", "--json").stdout)["server"]
+        assert (found["pid"], found["url"]) == (status["pid"], status["url"])
     assert json.loads(site.run("down", "--json").stdout) == {"ended": [status["pid"]]}
     assert json.loads(site.run("status", "--json").stdout) == {"server": None}
     assert not Path(f"/proc/{status['pid']}").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,9 +14,7 @@ from orca.ms.info import MsInfo
 
 
 def an_info(antennas: int = 24, channels: int = 16, band: int = 73) -> MsInfo:
-    """What `inspect` says of a simulated Measurement Set."""
-    from pathlib import Path
-
+    """What `inspect` says of a simulated Measurement Set, with as many channels as one likes."""
     array = synthetic.antennas(antennas)
     subband = telescope.subband(band)
     return MsInfo(
@@ -26,7 +25,7 @@ def an_info(antennas: int = 24, channels: int = 16, band: int = 73) -> MsInfo:
         n_correlations=4,
         antenna_names=array.names,
         positions_m=array.itrf_m,
-        freq_hz=subband.frequencies_hz(channels),
+        freq_hz=subband.first_channel_hz + telescope.CHANNEL_WIDTH_HZ * np.arange(channels),
         channel_width_hz=telescope.CHANNEL_WIDTH_HZ,
         receptors=np.array([[0, 0], [0, 1], [1, 0], [1, 1]]),
         subband=subband.name,
@@ -50,11 +49,18 @@ class Made:
 
 
 def some_sums(
-    antennas: int = 24, channels: int = 16, *, noise: float = 0.0, gains: np.ndarray | None = None, seed: int = 1
+    antennas: int = 24,
+    channels: int = 16,
+    *,
+    noise: float = 0.0,
+    gains: np.ndarray | None = None,
+    same_weights: bool = False,
+    seed: int = 1,
 ) -> Made:
     """Sums over one integration in which sum |M|^2 is 0.5 to 2, and the noise of a visibility of unit model `noise`.
 
-    `noise` is the standard deviation of the real and of the imaginary part, and `gains` are random if not given.
+    `noise` is the standard deviation of the real and of the imaginary part; `gains` are random if not given; with
+    `same_weights`, sum |M|^2 is the same in all channels.
     """
     rng = np.random.default_rng(seed)
     info = an_info(antennas, channels)
@@ -63,6 +69,8 @@ def some_sums(
     if gains is None:
         gains = rng.uniform(0.7, 1.4, (antennas, 1, 2)) * np.exp(2j * np.pi * rng.uniform(0, 1, shape))
     mm = rng.uniform(0.5, 2, (first.size, channels, 2)).astype(np.float32)
+    if same_weights:
+        mm[:] = mm[:, :1]
     scatter = rng.standard_normal(mm.shape) + 1j * rng.standard_normal(mm.shape)
     vm = gains[first] * gains[second].conj() * mm + noise * np.sqrt(mm) * scatter
     power, samples = np.full(shape, 100.0), np.ones(shape)

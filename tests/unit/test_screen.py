@@ -150,3 +150,20 @@ def test_what_is_no_number_or_zero_is_flagged(value: float) -> None:
     expected = nothing(values)
     expected[5, 3, 0], expected[7, :, 1] = True, True
     np.testing.assert_array_equal(flags, expected)
+
+
+def test_a_weak_antenna_may_scatter_as_its_errors_say_and_no_more() -> None:
+    flagged, told = [], []
+    for seed in range(20):
+        values = gains(noise=0.02, seed=seed)
+        errors = 0.02 * np.abs(values)
+        rng = np.random.default_rng(seed)
+        values[8] *= 0.3 * (1 + 0.1 * (rng.standard_normal((16, 2)) + 1j * rng.standard_normal((16, 2))))
+        errors[8] = 0.1 * np.abs(values[8])
+        flagged.append(screen(values, nothing(values), errors)[0].mean())
+        told.append(screen(values, nothing(values))[0][8].mean())
+        values[8, 3, 0] *= 3
+        errors[8, 3, 0] *= 30  # as of a sample that is off: it does not excuse itself
+        assert screen(values, nothing(values), errors)[0][8, 3, 0]
+    assert np.mean(flagged) < 1e-3
+    assert np.mean(told) > 0.05
