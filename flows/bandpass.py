@@ -377,11 +377,14 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
 
     A table that is not good enough is published beside, as failed, and is an error; an earlier good one stays.
     """
+    there = {key: path for key, path in table.sources.items() if path.exists()}  # some may be gone since it was planned
+    table = table.model_copy(update={"sources": there})
     if not table.sources:
-        problem = f"nothing was recorded about {table.time:%Y-%m-%d %H:%M:%S} UTC"
+        about, remedy = f"about {table.time:%Y-%m-%d %H:%M:%S} UTC", "See the raw data, or take another time"
         if table.subband is None:
-            problem += ", the transit of Cyg A"
-        raise MissingDataError(problem, None, "See the raw data, or take another time")
+            about = f"within {how.delay.tolerance_s:g} s of the transit of Cyg A, {table.time:%Y-%m-%d %H:%M:%S} UTC"
+            remedy = "Take another date, or a larger tolerance"
+        raise MissingDataError(f"nothing was recorded {about}", None, remedy)
     kind: Literal["delay", "bandpass"] = "delay" if table.subband is None else "bandpass"
     files = (how.sky.sky_file, how.sky.beam_file, delays)
     inputs = [*table.sources.values(), *(file for file in files if file is not None)]

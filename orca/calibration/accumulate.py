@@ -23,6 +23,7 @@ from orca.telescope import lmn
 
 UNEVEN = 1e-3
 """Steps from channel to channel may differ by this share of their width."""
+_LANES = 8
 
 
 @dataclass
@@ -107,7 +108,7 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
         )
     centre = info.phase_centre_rad
     cosines = np.stack(lmn(sky.ra_rad, sky.dec_rad, *centre), -1) - (0.0, 0.0, 1.0)
-    flux_jy = np.ascontiguousarray(sky.flux_jy, np.float64)
+    flux_jy = np.ascontiguousarray(sky.flux_jy.transpose(0, 2, 1), np.float64)
     step_hz = _step_hz(info)
     columns = _parallel_hands(info)
     with open_table(info.path) as table, ThreadPoolExecutor(1) as calculator:
@@ -116,7 +117,9 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
         uvw = np.ascontiguousarray(read_column(table, "UVW"), np.float64)
         lengths = np.hypot(uvw[:, 0], uvw[:, 1]) * info.freq_hz.mean() / SPEED_OF_LIGHT_M_S
         low, high = uv_range_lambda
-        used = (lengths > low) & (lengths < high)
+        used = (first == second) | ((lengths > low) & (lengths < high))
+        if "FLAG_ROW" in info.columns:
+            used &= ~np.asarray(read_column(table, "FLAG_ROW"), bool)
 
         def add(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
             rows = slice(start, start + n)
@@ -154,6 +157,36 @@ def _parallel_hands(info: MsInfo) -> np.ndarray:
     return np.array([int(hand[0]) for hand in found])
 
 
+@numba.njit("void(f8[::1], f8[:, :, ::1], f8, f8, f4[:, :, ::1])", cache=True, nogil=True, error_model="numpy")
+def _predict(path_m: np.ndarray, flux_jy: np.ndarray, first_hz: float, step_hz: float, model: np.ndarray) -> None:
+    """Visibilities of one baseline.
+
+    Parameters
+    ----------
+    path_m : (n_sources,) float
+        u l + v m + w (n - 1).
+    flux_jy : (n_sources, 2, n_channels) float
+    first_hz, step_hz : float
+    model : (2, 2, n_channels) float32
+        Overwritten: polarization; real and imaginary part.
+    """
+    n_channels = model.shape[2]
+    real, imag = np.empty(n_channels), np.empty(n_channels)
+    model[:] = 0
+    for s in range(path_m.size):
+        turn = 2 * np.pi * path_m[s] / SPEED_OF_LIGHT_M_S
+        for c in range(min(_LANES, n_channels)):
+            real[c], imag[c] = np.cos(turn * (first_hz + c * step_hz)), np.sin(turn * (first_hz + c * step_hz))
+        step_real, step_imag = np.cos(turn * step_hz * _LANES), np.sin(turn * step_hz * _LANES)
+        for c in range(_LANES, n_channels):  # so that neighbours do not wait for each other
+            real[c] = real[c - _LANES] * step_real - imag[c - _LANES] * step_imag
+            imag[c] = real[c - _LANES] * step_imag + imag[c - _LANES] * step_real
+        for k in range(2):
+            for c in range(n_channels):
+                model[k, 0, c] += np.float32(flux_jy[s, k, c] * real[c])
+                model[k, 1, c] += np.float32(flux_jy[s, k, c] * imag[c])
+
+
 @numba.njit(
     "void(c8[:, :, ::1], b1[:, :, ::1], i8[::1], i4[::1], i4[::1], b1[::1], f8[:, ::1], f8[:, ::1], f8[:, :, ::1],"
     " f8, f8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
@@ -186,11 +219,11 @@ def _add_block(
     columns : (2,) int
         Which correlations are XX and YY.
     first, second, used : (n_rows,)
-        Antennas, and whether the baseline is in the range of uv.
+        Antennas, and whether the row counts.
     uvw_m : (n_rows, 3) float
     cosines : (n_sources, 3) float
         l, m, n - 1.
-    flux_jy : (n_sources, n_channels, 2) float
+    flux_jy : (n_sources, 2, n_channels) float
     first_hz, step_hz : float
         Channels are evenly spaced: the phase of a source advances by the same turn from one to the next.
     vm, mm, power, samples
@@ -198,9 +231,11 @@ def _add_block(
     """
     n_channels, n_sources = data.shape[1], cosines.shape[0]
     n_antennas = power.shape[0]
-    model = np.empty((n_channels, 2), np.complex64)
+    model, path_m = np.empty((2, 2, n_channels), np.float32), np.empty(n_sources)
     for row in range(data.shape[0]):
         p, q = first[row], second[row]
+        if not used[row]:
+            continue
         if p == q:
             for c in range(n_channels):
                 for k in range(2):
@@ -209,30 +244,20 @@ def _add_block(
                         power[p, c, k] += value
                         samples[p, c, k] += 1
             continue
-        if not used[row]:
-            continue
-        model[:] = 0
         for s in range(n_sources):
-            path_m = 0.0
+            path_m[s] = 0.0
             for axis in range(3):
-                path_m += uvw_m[row, axis] * cosines[s, axis]
-            turn = 2j * np.pi * path_m / SPEED_OF_LIGHT_M_S
-            phasor, step = np.exp(turn * first_hz), np.exp(turn * step_hz)
-            for c in range(n_channels):
-                model[c, 0] += np.complex64(flux_jy[s, c, 0] * phasor)
-                model[c, 1] += np.complex64(flux_jy[s, c, 1] * phasor)
-                phasor *= step
-        swapped = p > q  # V_qp is the conjugate of V_pq
+                path_m[s] += uvw_m[row, axis] * cosines[s, axis]
+        _predict(path_m, flux_jy, first_hz, step_hz, model)
+        sign = np.float32(-1) if p > q else np.float32(1)  # V_qp is the conjugate of V_pq
         low, high = min(p, q), max(p, q)
         baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
-        for c in range(n_channels):
-            for k in range(2):
+        for k in range(2):
+            for c in range(n_channels):
                 value = data[row, c, columns[k]]
-                if flag[row, c, columns[k]] or value == 0:
+                x, y = value.real, value.imag
+                if flag[row, c, columns[k]] or (x == 0 and y == 0) or not (np.isfinite(x) and np.isfinite(y)):
                     continue
-                if not (np.isfinite(value.real) and np.isfinite(value.imag)):
-                    continue
-                m = model[c, k]
-                product = value * np.conj(m)
-                vm[baseline, c, k] += np.conj(product) if swapped else product
-                mm[baseline, c, k] += m.real * m.real + m.imag * m.imag
+                m_x, m_y = model[k, 0, c], model[k, 1, c]
+                vm[baseline, c, k] += complex(x * m_x + y * m_y, (y * m_x - x * m_y) * sign)
+                mm[baseline, c, k] += m_x * m_x + m_y * m_y

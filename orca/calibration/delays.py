@@ -16,6 +16,7 @@ MIN_COHERENCE = 0.5
 MAX_CHANCE = 1e-3
 """How likely random phases may add up as well: of few channels, more of them must."""
 _PAD = 4
+_NEARLY, _MOST_PEAKS = 0.9, 16
 _FIT_STEPS = 5
 
 
@@ -46,8 +47,8 @@ def fit_delays(windows: Sequence[Solutions], min_coherence: float = MIN_COHERENC
     """Find the delay with which the phases of an antenna turn along the frequency.
 
     A Fourier transform over the channels of all subbands, zero where there are none, shows the delay as a peak; a
-    straight line through the phases that are left without it refines it. An offset of phase is free, one for all
-    subbands.
+    straight line through the phases that are left without it refines it, and of several peaks the most coherent line
+    counts. An offset of phase is free, one for all subbands.
 
     Parameters
     ----------
@@ -81,8 +82,9 @@ def fit_delays(windows: Sequence[Solutions], min_coherence: float = MIN_COHERENC
             use = good[p, :, k]
             if use.sum() >= MIN_CHANNELS:
                 phasor = gains[p, use, k] / np.abs(gains[p, use, k])
-                start = _peak(phasor, slot[use], size) / step_hz
-                values[p, k], errors[p, k], coherence[p, k] = _line(phasor, frequency[use], start)
+                starts = _peaks(phasor, slot[use], size) / step_hz
+                found = max((_line(phasor, frequency[use], start) for start in starts), key=lambda line: line[2])
+                values[p, k], errors[p, k], coherence[p, k] = found
                 flags[p, k] = coherence[p, k] < max(min_coherence, _by_chance(size, phasor.size))
     values[flags] = errors[flags] = 0
     return Delays(values * 1e9, errors * 1e9, coherence, flags, frequency)
@@ -93,12 +95,21 @@ def _by_chance(n_tried: int, n_channels: int) -> float:
     return float(np.sqrt(np.log(n_tried / MAX_CHANCE) / n_channels))
 
 
-def _peak(phasor: np.ndarray, slot: np.ndarray, size: int) -> float:
-    """Turns from one channel to the next of the strongest wave, -0.5 to 0.5."""
+def _peaks(phasor: np.ndarray, slot: np.ndarray, size: int) -> np.ndarray:
+    """Turns from one channel to the next, -0.5 to 0.5, of the strongest wave and of those that are nearly as strong.
+
+    There are several where channels are missing in a regular pattern. The transform sees the strength of a wave that
+    is between two of its own a few percent too low, so it cannot tell which one is the strongest.
+    """
     grid = np.zeros(size, np.complex64)
     grid[slot] = phasor
-    best = int(np.argmax(np.abs(np.fft.fft(grid))))
-    return (best - size if best > size // 2 else best) / size
+    strength = np.abs(np.fft.fft(grid))
+    top = (
+        (strength >= np.roll(strength, 1)) & (strength > np.roll(strength, -1)) & (strength > _NEARLY * strength.max())
+    )
+    best = np.flatnonzero(top)
+    best = best[np.argsort(-strength[best], kind="stable")][:_MOST_PEAKS]
+    return np.asarray(np.where(best > size // 2, best - size, best) / size)
 
 
 def _line(phasor: np.ndarray, frequency: np.ndarray, start_s: float) -> tuple[float, float, float]:

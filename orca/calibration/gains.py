@@ -104,12 +104,13 @@ def sum_integrations(
     InvalidDataError
         Fewer are left.
     InputError
-        No source of the model is up.
+        No source of the model is up in any of them.
     StorageError
         A tar cannot be unpacked.
     """
     accept = acceptance or Acceptance()
     left_out: dict[Path, str] = {}
+    too_low: InputError | None = None
     while True:
         sums, used = None, []
         spoiled = False
@@ -124,17 +125,21 @@ def sum_integrations(
                     begun = True
                     accumulate(sums, info, model, uv_range_lambda)
                 used.append(source)
+            except InputError as error:  # no source of the sky is up
+                left_out[source], too_low = error.problem, error
             except DataError as error:
                 left_out[source] = error.problem
                 spoiled = begun and not isinstance(error, MismatchError)
-                if sums is not None and not used:
-                    sums = None
+            if not used:
+                sums = None
             if used[1:] or source in left_out:
                 shutil.rmtree(_unpacked(source, folder), ignore_errors=True)
             if spoiled:
                 break
         if not spoiled:
             break
+    if not used and too_low is not None:
+        raise too_low
     if sums is None or len(used) < minimum:
         why = "; ".join(f"{path.name} {reason}" for path, reason in list(left_out.items())[:3])
         found = f"{len(used)} of {len(sources)} integrations can be used, needed are {minimum}"

@@ -86,7 +86,9 @@ def _flag_off_template(relative: np.ndarray, flags: np.ndarray, own_errors: np.n
     expected = _MEDIAN_TO_MEAN * noise / np.sqrt(max((~flags.all(1)).sum(), 1))
     flags[:, there[np.abs(excess) > sigma * max(_spread(excess, RIPPLE), expected)]] = True
     deviation[flags] = np.nan
-    flags |= np.abs(deviation) > sigma * np.maximum(_spread(deviation, _ROUNDING), own_errors)[:, None]
+    # zeros are the medians themselves, a third of all antennas in an array of three: they say nothing about scatter
+    scatter = _spread(deviation[deviation != 0], _ROUNDING)
+    flags |= np.abs(deviation) > sigma * np.maximum(scatter, own_errors)[:, None]
 
 
 def _flag_remnants(flags: np.ndarray, max_missing_share: float) -> None:
@@ -126,12 +128,9 @@ def _neighbours(channel: np.ndarray, line: np.ndarray) -> np.ndarray:
 
 
 def _spread(array: np.ndarray, least: float) -> float:
-    """Robust standard deviation of what is no NaN, not below `least`; infinite where there is nothing.
-
-    Zeros do not count: they are the medians themselves, a third of all values in an array of three.
-    """
-    finite = array[np.isfinite(array) & (array != 0)]
+    """Robust standard deviation of what is no NaN, not below `least`; infinite where there is nothing."""
+    finite = array[np.isfinite(array)]
     if finite.size == 0:
-        return least if np.isfinite(array).any() else np.inf
+        return np.inf
     middle = np.median(finite)
     return max(float(_MAD_TO_SIGMA * np.median(np.abs(finite - middle))), least)

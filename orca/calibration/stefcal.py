@@ -29,7 +29,8 @@ class Gains:
     values : (n_antennas, n_channels, 2) complex64
         0 where there is none.
     errors : like values, float32
-        Standard error of the real and of the imaginary part, from the scatter of the data about the fit.
+        Standard error of the real and of the imaginary part, from the scatter of the data about the fit; with phases
+        relative to the whole array, so without what the phase of a reference antenna adds.
     baselines : like values, int32
         Number of baselines that the solution rests on.
     iterations : (n_channels, 2) int32

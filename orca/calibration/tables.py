@@ -213,7 +213,7 @@ def write_table(path: Path, solutions: Solutions | Sequence[Solutions], like_ms:
     Raises
     ------
     InputError
-        No solutions, or some of another kind or array than the first.
+        No solutions, some of another kind or array than the first, or another array in `like_ms`.
     """
     path, like_ms = Path(path), Path(like_ms)
     windows = (solutions,) if isinstance(solutions, Solutions) else tuple(solutions)
@@ -222,6 +222,9 @@ def write_table(path: Path, solutions: Solutions | Sequence[Solutions], like_ms:
     first = windows[0]
     if any(w.kind != first.kind or w.antenna_names != first.antenna_names for w in windows):
         raise InputError("solutions of different kinds or arrays do not fit into one table", path)
+    with ct.table(f"{like_ms}/ANTENNA", ack=False, lockoptions="usernoread") as antennas:
+        if tuple(antennas.getcol("NAME")) != first.antenna_names:
+            raise InputError("has other antennas than the solutions", like_ms, "Give a set of the same array.")
     complex_valued = first.kind != "K Jones"
     shutil.rmtree(path, ignore_errors=True)
     n_rows = sum(len(w.time_s) * len(w.antenna_names) for w in windows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
-from orca.cli import configuration
+from orca.cli import complain, configuration
 from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_warnings
 from orca.cli.options import from_model
 from orca.skyoptions import SkyOptions
@@ -115,8 +115,6 @@ def _calibrate(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    from rich.markup import escape
-
     settings = configuration()
     arguments |= {"day": date.date() if date else None, "raw": raw, "out": out}
     outcomes = run_flow(_FLOWS, name, arguments, settings, quiet=not verbose)
@@ -124,10 +122,11 @@ def _calibrate(
         print_json(outcomes)
     else:
         columns = ("calibration", "status", "seconds", "sets", "flagged", "refant", "warnings")
-        some_failed = any(outcome.status == "failed" for outcome in outcomes)
-        rows = [(*_row(outcome), *([escape(outcome.reason)] if some_failed else [])) for outcome in outcomes]
         right = ("seconds", "sets", "flagged", "warnings")
-        report(outcomes, (*columns, "why not") if some_failed else columns, rows, right=right)
+        report(outcomes, columns, [_row(outcome) for outcome in outcomes], right=right)
+        for outcome in outcomes:  # below the table: they are long, and need the width of the terminal
+            if outcome.status == "failed":
+                complain("error", f"{outcome.unit}: {outcome.reason}")
     tell_warnings(outcomes)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)

@@ -30,7 +30,9 @@ from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.tables import read_table
+from orca.cluster.worker import ISOLATED_MODULES
 from orca.errors import FailedCalibrationError, MissingDataError
+from orca.isolation import preload
 from orca.manifest import read_manifest
 from orca.ms.acceptance import Acceptance
 from orca.ms.simulate import SimulationOptions, simulate
@@ -148,7 +150,8 @@ def test_a_night_with_troubles_is_calibrated_as_far_as_it_goes_and_told(
     reference = whole["quality"]["reference_antenna"]
     assert reference != "LWA114"
     assert whole["warnings"] == [
-        "bad antennas: /bin/false: failed with exit code 1; used is the fall-back list of 2 antennas",
+        "bad antennas: /bin/false: ended with exit code 1, and printed nothing; "
+        "used is the fall-back list of 2 antennas",
         f"reference antenna LWA-114 is flagged: {reference} is taken",
     ]
     assert f"orca: warning: 4 tables: {whole['warnings'][0]}\n" in night.stderr
@@ -228,7 +231,7 @@ def test_only_what_changed_is_made_again_and_a_failed_calibration_that_passes_is
         assert re.search(rf"^{name} +{status}\b", again.stdout, re.MULTILINE), again.stdout
     assert [contents(path.parent) for path in tables] == before
     assert again.returncode == 1
-    assert "needed are 2" in again.stdout
+    assert re.search(r"^orca: error: bandpass 55MHz .*needed are 2", again.stderr, re.MULTILINE)
     assert "3 of 6 Measurement Sets left out" in again.stderr
     good = naming.bandpass_path(calibrations, "36MHz", DAY, 20)
     assert list(good.parent.glob("*.failed*")) == []
@@ -239,6 +242,7 @@ def test_only_what_changed_is_made_again_and_a_failed_calibration_that_passes_is
 def machines(calibrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
     """What the flow knows of the machines, for a task that runs by itself, without Prefect's page."""
     monkeypatch.setattr("flows.bandpass.show_picture", lambda *_: None)
+    preload(ISOLATED_MODULES)
     return Machines(
         calibration=calibrations,
         scratch=tmp_path,
@@ -293,7 +297,7 @@ def test_images_take_the_calibration_that_was_made_and_fluxes_are_right(
     assert {entry.path for entry in read_manifest(Path(near["manifest"])).inputs} == tables | {str(sets[0])}
     why = near["quality"]["calibration"]
     assert why.startswith("bandpass of 2026-01-10 20h (0.0 h away")
-    assert f"1 image calibrated with the {why}" in result.stderr
+    assert f"1 image calibrated with the {why.split(' (')[0]}" in result.stderr
     assert later["quality"]["calibration"].startswith("none: no bandpass of 73MHz within 7 days")
     assert "1 image not calibrated: no bandpass of 73MHz" in result.stderr
 
@@ -302,7 +306,8 @@ def test_images_take_the_calibration_that_was_made_and_fluxes_are_right(
     apparent = {source["name"]: source["apparent_jy"] for source in sky["sources"]}
     for name in ("Cyg A", "Cas A"):
         key = f"I {name} peak_jy"
-        assert near["quality"][key] == pytest.approx(truth[key], rel=0.01)
+        assert near["quality"][key] == pytest.approx(truth[key], rel=0.003)
+        # of few antennas the sidelobes of Cyg A are 2 % of it, and Cas A is less than two thirds as bright
         assert near["quality"][key] == pytest.approx(apparent[name], abs=0.03 * apparent["Cyg A"])
 
 
@@ -315,6 +320,7 @@ def compare_with_truth(raw: Path, path: Path, folder: Path, monkeypatch: pytest.
         memory_gb=2,
         wsclean=shutil.which("wsclean") or "wsclean",
         wsclean_s=120,
+        turns=None,
         stage_s=120,
         reserve_bytes=0,
         acceptance=Acceptance(settle_s=0),

@@ -34,6 +34,18 @@ def put(path: Path, **columns: np.ndarray) -> None:
             table.putcol(name, values)
 
 
+def test_rows_with_flag_row_do_not_count(copy_ms: Callable[..., Path]) -> None:
+    ms = copy_ms(start=START)
+    rows = column(ms, "FLAG_ROW")
+    rows[[0, 1, 30]] = True  # an autocorrelation and two baselines
+    put(ms, FLAG_ROW=rows)
+    sums = summed([ms])
+    first, second = (column(ms, name)[[1, 30]] for name in ("ANTENNA1", "ANTENNA2"))
+    empty = ~sums.mm.any((1, 2))
+    assert {(sums.first[b], sums.second[b]) for b in np.flatnonzero(empty)} == set(zip(first, second, strict=True))
+    assert sums.samples[:, 0, 0].tolist() == [0.0, *[1.0] * 23]
+
+
 def model_of(ms: Path) -> SkyModel:
     info = inspect(ms, settle_s=0)
     return sky_model(float(info.time_s.mean()), info.freq_hz)
@@ -93,8 +105,11 @@ def test_each_set_is_multiplied_with_the_model_of_its_own_time_and_phase_centre(
     assert len(model_of(sets[0]).names) > 1
 
 
-def test_the_range_of_uv_is_true_on_both_sides(make_ms: Callable[..., Path]) -> None:
-    ms = make_ms(start=START)
+def test_the_range_of_uv_is_true_on_both_sides_and_w_does_not_count(copy_ms: Callable[..., Path]) -> None:
+    ms = copy_ms(start=START)
+    uvw = column(ms, "UVW")
+    uvw[:, 2] += np.random.default_rng(3).uniform(-200, 200, len(uvw))  # from the zenith there is hardly any
+    put(ms, UVW=uvw)
     sums = summed([ms], (10.0, 60.0))
     assert_equal_sums(sums, explicit([ms], uv_range=(10.0, 60.0)))
     there = (sums.mm > 0).all((1, 2))

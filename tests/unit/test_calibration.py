@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from casacore import tables as ct
 
+from orca import telescope
 from orca.calibration.apply import jones
 from orca.calibration.tables import Solutions, make_solutions, read_table, write_table
 from orca.errors import InputError, InvalidDataError, MismatchError, MissingDataError
@@ -254,3 +255,87 @@ def test_integrations_together_are_rephased_to_the_middle_one(tmp_path: Path) ->
     scale = np.abs(expected[rows]).max()
     # the aberration differs by some 0.1 arcsec over the 5 minutes, which the rotation leaves out
     assert np.abs(data[rows][:, :, 0] - expected[rows]).max() < 3e-3 * scale
+
+
+def full_band(ms: Path) -> list[Solutions]:
+    """A table as the telescope's newest: 16 windows of 192 channels, not in the order of frequency."""
+    rng = np.random.default_rng(5)
+    names = tuple(column(ms / "ANTENNA", "NAME"))
+    windows = []
+    for number in rng.permutation(16):
+        band = telescope.SUBBANDS[number]
+        shape = (24, 192, 2)
+        values = 40 * (1 + 0.3 * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)))
+        windows.append(
+            make_solutions(
+                "B Jones", values, time_s=5e9, antenna_names=names, frequency_hz=band.frequencies_hz(),
+                channel_width_hz=telescope.CHANNEL_WIDTH_HZ, flags=rng.uniform(size=shape) < 0.1,
+                snr=rng.uniform(3, 100, shape), errors=rng.uniform(0.1, 1, shape), reference_antenna=2,
+            )
+        )  # fmt: skip
+    return windows
+
+
+def test_a_table_of_sixteen_windows_is_read_as_it_was_written(ms: Path, tmp_path: Path) -> None:
+    written = full_band(ms)
+    write_table(tmp_path / "b", written, ms)
+    read = read_table(tmp_path / "b")
+    assert len(read) == 16
+    for one, other in zip(written, read, strict=True):
+        for name in ("values", "flags", "snr", "errors", "frequency_hz", "channel_width_hz", "time_s"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(one, name))
+        assert (other.kind, other.antenna_names) == (one.kind, one.antenna_names)
+        assert (other.reference_antenna, other.path) == (2, tmp_path / "b")
+
+
+@pytest.mark.parametrize("average", [1, 4])
+def test_the_window_is_found_by_frequency_and_averaged_where_channels_are_wider(
+    ms: Path, tmp_path: Path, average: int
+) -> None:
+    """192 channels of a subband as recorded, and 48 of averaged data."""
+    windows = full_band(ms)
+    write_table(tmp_path / "b", windows, ms)
+    for band in (telescope.subband(13), telescope.subband(55), telescope.subband(82)):
+        [window] = [w for w in windows if abs(w.frequency_hz[0] - band.first_channel_hz) < 1]
+        frequency = band.frequencies_hz(192, average)
+        found = jones([tmp_path / "b"], window.antenna_names, frequency, average * telescope.CHANNEL_WIDTH_HZ, 5e9)
+        good = ~window.flags[0].reshape(24, 192 // average, average, 2)
+        values = window.values[0].reshape(good.shape)
+        count = good.sum(2)
+        mean = np.where(good, values, 0).sum(2) / np.maximum(count, 1)
+        np.testing.assert_array_equal(found.flags, count == 0)
+        np.testing.assert_allclose(found.gains, np.where(count == 0, 1, mean), rtol=1e-5)
+
+
+def test_windows_of_different_kinds_or_arrays_do_not_fit_into_one_table(ms: Path, tmp_path: Path) -> None:
+    one = bandpass(ms)
+    for other in (replace(one, kind="G Jones"), replace(one, antenna_names=one.antenna_names[::-1])):
+        with pytest.raises(InputError, match="different kinds or arrays"):
+            write_table(tmp_path / "b", [one, other], ms)
+    with pytest.raises(InputError, match="no solutions to write"):
+        write_table(tmp_path / "b", [], ms)
+
+
+def test_a_table_that_is_written_again_holds_nothing_of_the_first(ms: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "b", full_band(ms), ms)
+    write_table(tmp_path / "b", bandpass(ms), ms)
+    [read] = read_table(tmp_path / "b")
+    assert read.values.shape == (1, 24, 16, 2)
+    assert len(column(tmp_path / "b" / "SPECTRAL_WINDOW", "NUM_CHAN")) == 1
+
+
+@pytest.mark.parametrize("kind", ["B Jones", "K Jones"])
+def test_errors_are_kept(ms: Path, tmp_path: Path, kind: str) -> None:
+    one = bandpass(ms)
+    rng = np.random.default_rng(6)
+    shape = (24, 1 if kind == "K Jones" else 16, 2)
+    errors, snr = rng.uniform(0.1, 1, shape), rng.uniform(3, 50, shape)
+    written = make_solutions(
+        kind, rng.normal(1, 0.1, shape), time_s=5e9, antenna_names=one.antenna_names, frequency_hz=one.frequency_hz,
+        channel_width_hz=23925.78125, errors=errors, snr=snr,
+    )  # fmt: skip
+    write_table(tmp_path / "t", written, ms)
+    [read] = read_table(tmp_path / "t")
+    np.testing.assert_array_equal(read.errors[0], errors.astype(np.float32))
+    np.testing.assert_array_equal(read.snr[0], snr.astype(np.float32))
+    np.testing.assert_array_equal(column(tmp_path / "t", "PARAMERR")[:, :, 1], errors[:, :, 1].astype(np.float32))

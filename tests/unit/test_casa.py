@@ -83,7 +83,10 @@ def test_ours_and_casa_solve_the_same_data_alike(
     [theirs] = read_table(tmp_path / "theirs")
     good = ~found.flags[0] & ~theirs.flags[0]
     assert good.mean() > 0.99
-    assert np.median(np.abs(found.values[0] - theirs.values[0])[good]) < 2e-5
+    # 1 % of the error here: with 24 antennas CASA stops 8e-5 short of the exact least squares solution, and ours 2.5e-7
+    # (tests/unit/test_stefcal.py)
+    difference = np.median(np.abs(found.values[0] - theirs.values[0])[good])
+    assert difference < 0.03 * np.median(found.errors[0][good])
     # theirs are errors of the amplitude in a chi square whose weights are those of the data; ours are from the scatter
     assert 0.2 < np.median((found.snr[0] / theirs.snr[0])[good]) < 5
 

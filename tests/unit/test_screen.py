@@ -34,15 +34,26 @@ def test_few_channels_are_hardly_ever_flagged(channels: int) -> None:
     assert np.mean(flagged) < 1e-3
 
 
-@pytest.mark.parametrize("slope", [0.003, -0.003])
+@pytest.mark.parametrize("slope", [0.004, -0.004])
 def test_a_band_that_slopes_alike_in_all_antennas_is_no_fault_at_its_ends(slope: float) -> None:
     """Analog filters do that, and the noise of the median over all antennas is far below it."""
     values = gains(100, 192, 0.001) * (1 + slope * np.arange(192))[None, :, None]
     values *= 1 + 0.02 * np.sin(np.arange(192) / 10)[None, :, None]
+    values *= 1 + 0.03 * np.exp(-(((np.arange(192) - 90) / 6) ** 2) / 2)[None, :, None]  # and a bump
     assert not screen(values, nothing(values))[0].any()
     missing = nothing(values)
     missing[:, [*range(5), *range(60, 75), 191]] = True
     np.testing.assert_array_equal(screen(values, missing)[0], missing)
+
+
+def test_interference_is_seen_in_a_band_that_slopes_and_at_its_very_ends() -> None:
+    values = gains(100, 192, 0.001) * (1 + 0.004 * np.arange(192))[None, :, None]
+    lines = {0: 1.05, 1: 0.9, 70: 1.02, 71: 3.0, 120: 1.3, 191: 0.95}
+    for c, factor in lines.items():
+        values[:, c] *= factor
+    flags, _ = screen(values, nothing(values))
+    assert list(np.flatnonzero(flags.all((0, 2)))) == list(lines)
+    assert flags.sum() == len(lines) * 200
 
 
 def test_a_solution_off_the_template_is_flagged_from_seven_sigma_on() -> None:

@@ -38,9 +38,9 @@ def test_without_noise_they_are_the_true_gains_and_the_errors_vanish() -> None:
     assert found.errors.max() < 1e-6
 
 
-@pytest.mark.parametrize(("antennas", "within"), [(24, 0.05), (8, 0.1)])
-def test_errors_are_the_scatter_over_many_realisations_of_the_noise(antennas: int, within: float) -> None:
-    """The channels are the realisations."""
+@pytest.mark.parametrize(("antennas", "too_large"), [(24, 0.03), (8, 0.07), (5, 0.12)])
+def test_errors_are_the_scatter_over_many_realisations_of_the_noise(antennas: int, too_large: float) -> None:
+    """The channels are the realisations. Of few antennas the errors are a little too large, never too small."""
     n = 1500
     rng = np.random.default_rng(4)
     one = rng.uniform(0.5, 1.5, (antennas, 1, 2)) * np.exp(2j * np.pi * rng.uniform(0, 1, (antennas, 1, 2)))
@@ -49,8 +49,8 @@ def test_errors_are_the_scatter_over_many_realisations_of_the_noise(antennas: in
     off = aligned(found.values, made.gains) - made.gains
     real_scatter = np.sqrt((np.abs(off) ** 2).mean(1) / 2)
     predicted = np.sqrt((found.errors.astype(float) ** 2).mean(1))
-    np.testing.assert_allclose(predicted.mean() / real_scatter.mean(), 1, atol=within)
-    np.testing.assert_allclose(predicted / real_scatter, 1, atol=2 * within)
+    assert 0.98 < predicted.mean() / real_scatter.mean() < 1 + too_large
+    np.testing.assert_allclose(predicted / real_scatter, 1, atol=2 * too_large + 0.04)
 
 
 def test_errors_are_real_for_an_antenna_with_few_baselines() -> None:

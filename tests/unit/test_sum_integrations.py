@@ -19,6 +19,8 @@ from orca.calibration.accumulate import Sums
 from orca.calibration.gains import Summed, sum_integrations
 from orca.errors import DataError, InputError, InvalidDataError, TruncatedDataError
 from orca.ms.acceptance import Acceptance
+from orca.ms.inspect import inspect
+from orca.sky import SkyModel, sky_model
 from orca.skyoptions import SkyOptions
 
 START = datetime(2026, 1, 10, 20, 31, tzinfo=UTC)
@@ -272,3 +274,18 @@ def test_sources_below_the_horizon_are_refused(make_ms: Callable[..., Path], tmp
         InputError, match=r"no source of the sky model is left: Cyg A is too low \(.*deg\)\. Take a time"
     ):
         sum_integrations([ms], tmp_path, **options)
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_one_without_a_source_that_is_up_is_left_out(
+    sets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: int
+) -> None:
+    low_s = inspect(sets[position], settle_s=0).time_s[0]
+
+    def setting(time_s: float, frequency_hz: np.ndarray, options: SkyOptions) -> SkyModel:
+        if abs(time_s - low_s) < 1:
+            raise InputError("none of the sources is up")
+        return sky_model(time_s, frequency_hz, options)
+
+    monkeypatch.setattr(gains, "sky_model", setting)
+    assert_leaves_out(sets, sets[position], "none of the sources is up", tmp_path)
