@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,12 +129,16 @@ def growing(path: Path) -> Iterator[None]:
         (path / "table.f0").write_bytes(whole)
 
 
+@pytest.fixture(scope="module")
+def night(site: Site, raw: Path) -> subprocess.CompletedProcess[str]:
+    """The night's calibration, made while one of the Measurement Sets was still being written."""
+    with growing(raw / "46MHz" / "2026-01-10" / "20" / f"{naming.stamp(FIRST)}_46MHz.ms"):
+        return site.run("run", "calibrate", "--date", DAY, "--raw", raw, *BLOCK, "--json", calibration=SILENT)
+
+
 def test_a_night_with_troubles_is_calibrated_as_far_as_it_goes_and_told(
-    site: Site, raw: Path, calibrations: Path
+    site: Site, night: subprocess.CompletedProcess[str], calibrations: Path
 ) -> None:
-    folder = raw / "46MHz" / "2026-01-10" / "20"
-    with growing(folder / f"{naming.stamp(FIRST)}_46MHz.ms"):
-        night = site.run("run", "calibrate", "--date", DAY, "--raw", raw, *BLOCK, "--json", calibration=SILENT)
     made = outcomes(night)
     assert {name: entry["status"] for name, entry in made.items()} == {
         "bandpass 36MHz 2026-01-10 20h": "failed",
@@ -186,6 +191,7 @@ def test_a_night_with_troubles_is_calibrated_as_far_as_it_goes_and_told(
     assert site.leftovers() == []
 
 
+@pytest.mark.usefixtures("night")
 def test_a_calibration_that_does_not_pass_is_kept_apart_with_the_reason(
     site: Site, raw: Path, calibrations: Path
 ) -> None:
@@ -201,6 +207,7 @@ def test_a_calibration_that_does_not_pass_is_kept_apart_with_the_reason(
         find_calibration(calibrations, "36MHz", telescope.time_s_of(FIRST))
 
 
+@pytest.mark.usefixtures("night")
 def test_the_summary_and_the_pictures_are_on_prefects_page(site: Site) -> None:
     url = json.loads(site.run("status", "--json").stdout)["server"]["url"]
     found = httpx.post(f"{url}/api/artifacts/filter", json={"limit": 200}).raise_for_status().json()
@@ -212,6 +219,7 @@ def test_the_summary_and_the_pictures_are_on_prefects_page(site: Site) -> None:
         assert "data:image/jpeg;base64," in by_key[f"image-bandpass-{name}-2026-01-10-20h"]["data"]
 
 
+@pytest.mark.usefixtures("night")
 def test_only_what_changed_is_made_again_and_a_failed_calibration_that_passes_is_withdrawn(
     site: Site, raw: Path, calibrations: Path
 ) -> None:
@@ -264,6 +272,7 @@ def test_a_block_may_span_two_hours(raw: Path, tmp_path: Path, machines: Machine
     assert (made.quality["n_integrations"], made.warnings) == (8, ())
 
 
+@pytest.mark.usefixtures("night")
 def test_an_earlier_good_calibration_stays_when_the_next_one_fails(
     raw: Path, calibrations: Path, machines: Machines
 ) -> None:
@@ -282,6 +291,7 @@ def test_an_earlier_good_calibration_stays_when_the_next_one_fails(
     assert list(machines.scratch.iterdir()) == []
 
 
+@pytest.mark.usefixtures("night")
 def test_images_take_the_calibration_that_was_made_and_fluxes_are_right(
     site: Site, raw: Path, calibrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +340,7 @@ def compare_with_truth(raw: Path, path: Path, folder: Path, monkeypatch: pytest.
     return dict(image_unit.fn(unit, without_bad, machines).quality)
 
 
+@pytest.mark.usefixtures("night")
 def test_without_a_calibration_it_can_be_required_or_left(
     raw: Path, site: Site, tmp_path: Path, calibrations: Path
 ) -> None:
