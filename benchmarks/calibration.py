@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--casa-sets", type=int, default=4)
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
-    preload(["orca.calibration.making"])
+    preload(["orca.calibration.making", "orca.warm"])
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         folder = Path(name)
         options = SimulationOptions(antennas=arguments.antennas, integrations=arguments.sets, start=START)

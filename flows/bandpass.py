@@ -26,7 +26,7 @@ from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.config import Config
 from orca.errors import FailedCalibrationError, InputError, MissingDataError
-from orca.isolation import run_isolated
+from orca.isolation import preload, run_isolated
 from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
 from orca.products import publish, withdraw
@@ -104,6 +104,11 @@ class Made(Frozen):
     skipped: bool
     quality: Quality
     warnings: tuple[str, ...] = ()
+
+
+def dask_setup(_worker: Any) -> None:
+    """Called by Dask in the workers of these flows."""
+    preload(("orca.calibration.making", "orca.warm"))
 
 
 def _run_name() -> str:

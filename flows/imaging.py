@@ -25,7 +25,7 @@ from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.endings import with_tail
 from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
-from orca.isolation import run_isolated
+from orca.isolation import preload, run_isolated
 from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
@@ -90,6 +90,11 @@ class Made(Frozen):
     def picture(self) -> Path:
         """The one to look at."""
         return next(file for file in self.files if file.suffix == ".png")
+
+
+def dask_setup(_worker: Any) -> None:
+    """Called by Dask in the workers of this flow."""
+    preload(("orca.ms.stage",))
 
 
 def _run_name() -> str:

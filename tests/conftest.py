@@ -6,17 +6,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from file_times import age, contents
 from site_of_tests import Site
 
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PRIVATE = ("ORCA_CONF", "ORCA_OWNER", "ORCA_TRACEBACK", "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILES_PATH")
-HOUR_S = 3600.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,20 +40,6 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in PRIVATE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(home)
-
-
-def contents(path: Path) -> dict[str, tuple[int, int]]:
-    """Size and modification time of every file below a path."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-
-
-def age(path: Path, seconds: float = HOUR_S) -> Path:
-    """Make everything below a path look as if it had been written some time ago; returns the path."""
-    then = time.time() - seconds
-    for file in [path, *path.rglob("*")]:
-        os.utime(file, (then, then))
-    return path
 
 
 class Simulations:

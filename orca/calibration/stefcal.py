@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numba
 import numpy as np
@@ -82,11 +83,16 @@ def solve(
     )
     arrays = (result.values, result.errors, result.baselines, result.iterations, result.converged)
     starts = range(0, shape[1], CHANNELS_TOGETHER)
+    spaces: SimpleQueue[np.ndarray] = SimpleQueue()  # one for each thread, since memory is dear when it is new
+    for _ in range(threads):
+        spaces.put(np.empty((3, 2 * CHANNELS_TOGETHER, shape[0], shape[0]), np.float32))
 
     def some(start: int) -> None:
         stop = min(start + CHANNELS_TOGETHER, shape[1])
         limits = (min_baselines, max_iterations, max(float(tolerance), LEAST_TOLERANCE))
-        _solve_channels(start, stop, first, second, vm, mm, use, *limits, *arrays)
+        space = spaces.get()
+        _solve_channels(start, stop, first, second, vm, mm, use, *limits, *space, *arrays)
+        spaces.put(space)
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(some, starts):
@@ -213,8 +219,8 @@ def _variances(
 
 
 @numba.njit(
-    "void(i8, i8, i4[::1], i4[::1], c8[:, :, ::1], f4[:, :, ::1], b1[:, :, ::1], i8, i8, f8,"
-    " c8[:, :, ::1], f4[:, :, ::1], i4[:, :, ::1], i4[:, ::1], b1[:, ::1])",
+    "void(i8, i8, i4[::1], i4[::1], c8[:, :, ::1], f4[:, :, ::1], b1[:, :, ::1], i8, i8, f8, f4[:, :, ::1],"
+    " f4[:, :, ::1], f4[:, :, ::1], c8[:, :, ::1], f4[:, :, ::1], i4[:, :, ::1], i4[:, ::1], b1[:, ::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -230,16 +236,21 @@ def _solve_channels(
     min_baselines: int,
     max_iterations: int,
     tolerance: float,
+    real: np.ndarray,
+    imag: np.ndarray,
+    weight: np.ndarray,
     values: np.ndarray,
     errors: np.ndarray,
     baselines: np.ndarray,
     iterations: np.ndarray,
     converged: np.ndarray,
 ) -> None:
-    """Solve some neighbouring channels; each starts from the solution of the one before."""
-    n, width = use.shape[0], (stop - start) * 2
-    real, imag = np.zeros((width, n, n), np.float32), np.zeros((width, n, n), np.float32)
-    weight = np.zeros((width, n, n), np.float32)
+    """Solve some neighbouring channels; each starts from the solution of the one before.
+
+    `real`, `imag` and `weight`, (channels and polarizations, n_antennas, n_antennas), are room to work in.
+    """
+    n = use.shape[0]
+    real[:], imag[:], weight[:] = 0, 0, 0
     for i in range(first.size):
         p, q = first[i], second[i]
         for c in range(start, stop):

@@ -100,7 +100,7 @@ def local_cluster(
                 local_directory=str(scratch),
                 memory_limit=int(memory),
                 resources=dict.fromkeys(POOLS, threads),
-                preload=["orca.cluster.worker", *preload],
+                preload=[*preload, "orca.cluster.worker"],
             )
         with cluster:
             cluster.scale(count)  # the workers come while the caller goes on

@@ -11,12 +11,15 @@ from distributed.worker import thread_state
 from orca.isolation import preload
 
 STEPS_TOPIC = "orca-steps"
-ISOLATED_MODULES = ("orca.ms.stage", "orca.calibration.making")
+ISOLATED_MODULES = ("orca.ms.stage", "orca.calibration.making", "orca.warm")
 """Imported once by the process from which isolated functions are forked."""
 
 
 def dask_setup(_worker: Any) -> None:
-    """Get the slow imports over with before the first task (called by Dask when the worker starts)."""
+    """Get the slow imports over with before the first task (called by Dask when the worker starts).
+
+    The worker of a single flow has preloaded that flow's module before, which asks for less: then nothing happens here.
+    """
     preload(ISOLATED_MODULES)
 
 

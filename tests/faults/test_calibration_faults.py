@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from casacore.tables import table
-from conftest import age
+from file_times import age
 from site_of_tests import Site, outcomes
 from test_imaging_faults import wait_for
 

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from casacore.tables import table
-from conftest import age, contents
+from file_times import age, contents
 from site_of_tests import Site, outcomes
 
 from flows.bandpass import Options, make_table, plan_bandpasses, plan_delay

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from file_times import age
 
 from orca.calibration import gains
 from orca.calibration.accumulate import Sums
@@ -25,14 +24,6 @@ from orca.skyoptions import SkyOptions
 
 START = datetime(2026, 1, 10, 20, 31, tzinfo=UTC)
 EVERYTHING = (0.0, np.inf)
-
-
-def age(path: Path) -> Path:
-    """Make everything below a path look an hour old, so that nobody waits for it."""
-    then = time.time() - 3600
-    for file in [path, *path.rglob("*")]:
-        os.utime(file, (then, then))
-    return path
 
 
 @pytest.fixture
