@@ -28,7 +28,8 @@ from casa import Casa, casa_python
 
 from orca.antennas import BadAntennas
 from orca.calibration.gains import solve_gains, sum_integrations
-from orca.calibration.making import TABLE, Calibrated, Knowledge, make_bandpass, make_delays
+from orca.calibration.made import TABLE, Calibrated
+from orca.calibration.making import Knowledge, make_bandpass, make_delays
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.tables import Solutions, read_table, write_table
 from orca.isolation import preload, run_isolated

@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/imaging_flow.py [--sets 8] [--repetitions 3] [--workers 1 2]
 
-Everything but WSClean is overhead: starting, checking, calibrating, drawing, publishing, Prefect and Dask. With one
-worker the images are made one after the other, as the bare runs are; with more they share the cores.
+Everything but WSClean is overhead: starting, checking, calibrating, drawing, publishing, Prefect and Dask. By default
+WSClean takes turns on the machine, while one worker more gets the next image ready or draws the last one; --workers N
+also measures N workers, each with a WSClean of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=8)
     parser.add_argument("--antennas", type=int, default=352)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="*", default=[])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         folder = Path(name)
@@ -42,7 +43,7 @@ def main() -> None:
 
         def flow(workers: int) -> Callable[[], None]:
             config = folder / f"{workers}.yml"
-            config.write_text(yaml.safe_dump({"dask": {"workers": workers}}))
+            config.write_text(yaml.safe_dump({"dask": {"workers": workers}} if workers else {}))
 
             def run() -> None:
                 out = folder / f"out{next(turn)}"
@@ -64,8 +65,9 @@ def main() -> None:
                 environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
                 subprocess.run([*words[:-1], str(ms)], env=environment, check=True, capture_output=True)
 
-        flow(1)()  # a manifest to take the arguments from, a database, and a server that runs
+        flow(0)()  # a manifest to take the arguments from, a database, and a server that runs
         contestants: dict[str, Callable[[], object]] = {f"sum of {arguments.sets} bare WSClean runs": bare}
+        contestants["orca run imaging"] = flow(0)
         contestants |= {f"orca run imaging, {n} worker{'s' * (n > 1)}": flow(n) for n in arguments.workers}
         timings = in_turn(contestants, arguments.repetitions, warm_up=0)
         subprocess.run([ORCA, "down"], env={**os.environ, "HOME": name}, check=True)

@@ -5,9 +5,8 @@ The science is imported where it runs: the process of the flow starts two second
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ from orca import config, naming, telescope
 from orca.antennas import BadAntennas, bad_antennas
 from orca.calibration.choose import latest_good
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
+from orca.calibration.planning import Table, last_transit, plan_bandpasses, plan_delay
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.runner import PoolTaskRunner
@@ -31,12 +31,12 @@ from orca.manifest import Manifest, draft, fresh
 from orca.ms.acceptance import Acceptance
 from orca.products import publish, withdraw
 from orca.quality_limits import QualityLimits
-from orca.recordings import Recording, block_about, nearest, recordings, subbands_recorded
 from orca.scratch import scratch_folder, sweep
 from orca.skyoptions import SkyOptions
 
 if TYPE_CHECKING:
-    from orca.calibration.making import Calibrated, Knowledge
+    from orca.calibration.made import Calibrated
+    from orca.calibration.making import Knowledge
 
 _REPORT_BYTES = 100_000_000
 _SHOWN = 3
@@ -54,35 +54,6 @@ class Site(Frozen):
     outriggers: tuple[int, ...] | None
     bad: BadAntennas
     limits: QualityLimits
-
-
-class Table(Frozen):
-    """One calibration table to make.
-
-    Attributes
-    ----------
-    name : str
-    day : date
-    time : datetime
-        Middle of the data that are wanted.
-    sources : paths by name
-        By subband for delays, by start for a bandpass.
-    final, failed : Path
-        Its place if it passes, and if not.
-    subband : str or None
-        None for delays.
-    missing : tuple of str
-        What should be there and is not.
-    """
-
-    name: str
-    day: date
-    time: datetime
-    sources: dict[str, Path]
-    final: Path
-    failed: Path
-    subband: str | None = None
-    missing: tuple[str, ...] = ()
 
 
 class Options(Frozen):
@@ -224,95 +195,6 @@ def nightly_calibration(
     return conclude(outcomes, "nightly-calibration")
 
 
-def last_transit(before: datetime | None = None) -> datetime:
-    """The last transit of Cyg A that is over."""
-    from orca.sky import CYG_A
-
-    end = before or datetime.now(UTC)
-    return telescope.transits(CYG_A.ra_rad, CYG_A.dec_rad, end - timedelta(days=1.1), end)[-1]
-
-
-def transit_on(day: date) -> datetime:
-    """The first transit of Cyg A on a date (UTC)."""
-    from orca.sky import CYG_A
-
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return telescope.next_transit(CYG_A.ra_rad, CYG_A.dec_rad, midnight)
-
-
-def plan_delay(day: date, raw: Path, calibration: Path, options: DelayOptions) -> Table:
-    """Which integrations show the delays of a day: of each subband the one nearest to the transit of Cyg A.
-
-    Raises
-    ------
-    MissingDataError
-        There is no such folder of raw data.
-    """
-    raw = raw.absolute()
-    transit = transit_on(day)
-    reach = timedelta(seconds=options.tolerance_s + telescope.INTEGRATION_S)
-    sources, missing = {}, []
-    for band in telescope.SUBBANDS:
-        if band.first_channel_hz < (options.min_subband_mhz - 0.5) * 1e6:
-            continue
-        found = nearest(recordings(raw, band.name, transit - reach, transit + reach), transit, options.tolerance_s)
-        if found is None:
-            missing.append(band.name)
-        else:
-            sources[band.name] = found.path
-    return Table(
-        name=f"delay {day}",
-        day=day,
-        time=transit,
-        sources=sources,
-        final=naming.delay_path(calibration, day),
-        failed=naming.delay_path(calibration, day, failed=True),
-        missing=tuple(missing),
-    )
-
-
-def plan_bandpasses(
-    day: date,
-    subbands: Sequence[str] | None,
-    hours: Sequence[int] | None,
-    raw: Path,
-    calibration: Path,
-    options: BlockOptions,
-) -> list[Table]:
-    """Which integrations make the bandpasses of a day, one table for each subband and hour.
-
-    Raises
-    ------
-    MissingDataError
-        Nothing was recorded on that day.
-    InputError
-        An hour or a subband that does not exist.
-    """
-    if hours and not all(0 <= hour < 24 for hour in hours):
-        raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
-    raw = raw.absolute()
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    bands = [telescope.subband(name).name for name in subbands] if subbands else subbands_recorded(raw, midnight)
-    if not bands:
-        raise MissingDataError(f"nothing was recorded on {day}", raw, "Take another date, or set paths.raw or --raw")
-    times = [midnight + timedelta(hours=hour, minutes=30) for hour in hours] if hours else [transit_on(day)]
-    return [_plan_bandpass(band, time, raw, calibration, options) for band in dict.fromkeys(bands) for time in times]
-
-
-def _plan_bandpass(band: str, time: datetime, raw: Path, calibration: Path, options: BlockOptions) -> Table:
-    found: list[Recording] = block_about(raw, band, time, options.integrations or 1)
-    place = (calibration, band, time.date(), time.hour)
-    return Table(
-        name=f"bandpass {band} {time:%Y-%m-%d %Hh}",
-        day=time.date(),
-        time=time,
-        sources={naming.stamp(recording.start): recording.path for recording in found},
-        final=naming.bandpass_path(*place),
-        failed=naming.bandpass_path(*place, failed=True),
-        subband=band,
-    )
-
-
 def _tell_missing(day: date, tables: Sequence[Table]) -> None:
     """Say which subbands were not recorded at all: no table is planned for them."""
     planned = {table.subband for table in tables}
@@ -383,7 +265,7 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
     A table that is not good enough is published beside, as failed, and is an error; an earlier good one stays.
     """
     there = {key: path for key, path in table.sources.items() if path.exists()}  # some may be gone since it was planned
-    table = table.model_copy(update={"sources": there})
+    table = replace(table, sources=there)
     if not table.sources:
         about, remedy = f"about {table.time:%Y-%m-%d %H:%M:%S} UTC", "See the raw data, or take another time"
         if table.subband is None:
@@ -395,10 +277,10 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
     inputs = [*table.sources.values(), *(file for file in files if file is not None)]
     particular = {"delay": how.delay} if table.subband is None else {"block": how.block}
     chosen = {"sky": how.sky, "solve": how.solve, **particular, "bad": site.bad.antennas, "limits": site.limits}
-    making = draft(table.final.name, kind, inputs, chosen)
-    for path in (table.final, table.failed):
-        if manifest := fresh(naming.manifest_path(path), making.inputs, making.options):
-            return _judged(manifest, path, table, skipped=True)
+    making = draft(table.path().name, kind, inputs, chosen)
+    for failed in (False, True):
+        if manifest := fresh(naming.manifest_path(table.path(failed)), making.inputs, making.options):
+            return _judged(manifest, table, failed=failed, skipped=True)
 
     from orca.calibration.making import Knowledge  # here: what is fresh does without its imports
 
@@ -417,20 +299,20 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
         )
         made = _calibrated(table, how, site, knowledge, delays, work)
         report_step(table.name, "publishing")
-        path = table.final if made.passed else table.failed
-        told: Quality = {"left_out": len(made.left_out), "warnings": "\n".join(_warnings(made, table, work.path))}
+        failed = not made.passed
+        told: Quality = {"left_out": len(made.left_out), "warnings": "\n".join(_warnings(made, table))}
         manifest = publish(
-            _files(work.path, path, table),
+            _files(work.path, table, failed=failed),
             making.manifest(
                 cpu_seconds=made.cpu_seconds,
                 peak_memory_bytes=made.peak_memory_bytes,
                 quality={**made.numbers, **told},
             ),
-            naming.manifest_path(path),
+            naming.manifest_path(table.path(failed)),
         )
     if made.passed:
-        withdraw(naming.manifest_path(table.failed))
-    return _judged(manifest, path, table, skipped=False)
+        withdraw(naming.manifest_path(table.path(failed=True)))
+    return _judged(manifest, table, failed=failed, skipped=False)
 
 
 def _calibrated(
@@ -454,51 +336,35 @@ def _calibrated(
     return run_isolated(make_bandpass, sources, work.path, block=how.block, delay=delays, **isolated)
 
 
-def _warnings(made: Calibrated, table: Table, scratch: Path) -> list[str]:
+def _warnings(made: Calibrated, table: Table) -> list[str]:
     """What somebody should know who uses the table; what is noted of single antennas is left to the report."""
-    from orca.calibration.making import NUMBERS
-
     warnings = list(made.warnings)
     if made.left_out:
         named = [f"{name}: {reason}" for name, reason in list(made.left_out.items())[:_SHOWN]]
         more = [f"and {len(made.left_out) - _SHOWN} more"] if len(made.left_out) > _SHOWN else []
         count = f"{len(made.left_out)} of {len(table.sources)} Measurement Sets left out"
         warnings.append(f"{count} ({'; '.join([*named, *more])})")
-    notes = json.loads((scratch / NUMBERS).read_text())["notes"]
-    return warnings + [note for note in notes if not re.match(r"\S+ \(\d+\): ", note)]
+    return [*warnings, *made.notes]
 
 
-def _files(scratch: Path, path: Path, table: Table) -> dict[Path, Path]:
+def _files(scratch: Path, table: Table, *, failed: bool) -> dict[Path, Path]:
     """What goes where."""
-    from orca.calibration import making
+    from orca.calibration import made
 
-    failed = path == table.failed
-    finals = {scratch / making.TABLE: path}
-    for name in (making.PDF, making.PICTURE, making.NUMBERS):
-        finals[scratch / name] = _qa_path(path, table, Path(name).suffix[1:], failed)
-    return finals
+    reports = {scratch / name: table.report(Path(name).suffix[1:], failed) for name in made.REPORTS}
+    return {scratch / made.TABLE: table.path(failed), **reports}
 
 
-def _qa_path(path: Path, table: Table, ending: str, failed: bool) -> Path:
-    """Beside the table."""
-    root = path.parents[2] if table.subband is None else path.parents[4]
-    if table.subband is None:
-        return naming.delay_qa_path(root, table.day, ending, failed=failed)
-    return naming.bandpass_qa_path(root, table.subband, table.day, table.time.hour, ending, failed=failed)
-
-
-def _judged(manifest: Manifest, path: Path, table: Table, *, skipped: bool) -> Made:
+def _judged(manifest: Manifest, table: Table, *, failed: bool, skipped: bool) -> Made:
     """What a table that passed is worth; raises for one that did not."""
     from orca.plots import thumbnail
 
-    failed = path == table.failed
-    picture = _qa_path(path, table, "png", failed)
+    path, picture = table.path(failed), table.report("png", failed)
     if not skipped:
         show_picture(table.name, thumbnail(picture), str(picture), manifest.quality)
     if failed:
         problem = f"did not pass: {manifest.quality.get('reason')}"
-        report = _qa_path(path, table, "pdf", failed)
-        raise FailedCalibrationError(problem, path, f"See {report.name} beside it")
+        raise FailedCalibrationError(problem, path, f"See {table.report('pdf', failed).name} beside it")
     return Made(
         table=path,
         manifest=naming.manifest_path(path),

@@ -171,6 +171,12 @@ class Case:
         if unfit:
             what = "solution is" if unfit == 1 else "solutions are"
             self.reasons.append(f"{unfit:.0f} {what} zero or not finite, and not flagged")
+        share = len(self.left_out) / max(len(counted), 1)
+        if n and share > limits.max_left_out_share:
+            limit = f"more than {percent(limits.max_left_out_share)}"
+            self.reasons.append(f"{len(self.left_out)} of {len(counted)} antennas were left out beforehand, {limit}")
+        elif n and share > limits.max_left_out_share / 2:
+            self.warnings.append(f"{len(self.left_out)} of {len(counted)} antennas were left out beforehand")
         if n == 0:
             self.reasons.append("no antenna is left: all were left out")
         elif flagged[counted].all():

@@ -21,6 +21,13 @@ class QualityLimits(BaseModel):
         le=1,
         description="Fail if more of the solutions are flagged; interference and dead antennas take 5 to 15 %",
     )
+    max_left_out_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Fail if more of the antennas were left out beforehand, warn above half of it: what is left is not "
+        "the telescope, whoever is to blame",
+    )
     min_antennas_share: float = Field(
         default=0.7,
         ge=0,

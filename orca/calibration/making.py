@@ -6,19 +6,16 @@ child (`orca.isolation`).
 
 from __future__ import annotations
 
-import json
-import resource
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from orca.antennas import BadAntennas
 from orca.calibration.delays import fit_delays
 from orca.calibration.gains import Solved, Summed, solve_gains, sum_integrations
+from orca.calibration.made import PDF, PICTURE, TABLE, Calibrated, Clock, finish
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.reference import common_reference
 from orca.calibration.report import bandpass_pdf, bandpass_picture, delay_pdf, delay_picture
@@ -26,12 +23,9 @@ from orca.calibration.tables import Solutions, make_solutions, read_table, write
 from orca.errors import DataError, InvalidDataError
 from orca.ms.acceptance import Acceptance
 from orca.ms.info import MsInfo
-from orca.quality import Verdict, judge_bandpass, judge_delay
+from orca.quality import judge_bandpass, judge_delay
 from orca.quality_limits import QualityLimits
 from orca.skyoptions import SkyOptions
-
-TABLE, PDF, PICTURE, NUMBERS = "table", "qa.pdf", "qa.png", "qa.json"
-"""Names in the folder of scratch."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +51,6 @@ class Knowledge:
     acceptance: Acceptance = field(default_factory=Acceptance)
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """What was made.
-
-    Attributes
-    ----------
-    passed : bool
-    reasons, warnings : tuple of str
-        Why not, and what is worth a look.
-    time_s : float
-        Middle of the data, MJD seconds UTC.
-    used : tuple of Path
-    left_out : dict of file name to reason
-    numbers : dict
-        What judges it, for the manifest.
-    seconds, cpu_seconds : float
-    peak_memory_bytes : int
-        Of the process.
-    """
-
-    passed: bool
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
-    time_s: float
-    used: tuple[Path, ...]
-    left_out: dict[str, str]
-    numbers: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
-    peak_memory_bytes: int
-
-
 def make_bandpass(
     sources: Sequence[Path],
     folder: Path,
@@ -107,7 +69,7 @@ def make_bandpass(
     sources : paths
         Measurement Sets or tars, at most a block of them.
     folder : Path
-        Gets the table, its report (PDF, PNG) and numbers (JSON), under the names of this module.
+        Gets the table, its report (PDF, PNG) and numbers (JSON), under the names of `orca.calibration.made`.
     title : str
         Of the report.
     sky, solve, block : options
@@ -122,7 +84,7 @@ def make_bandpass(
     InputError
         No source of the sky is up, or an antenna does not exist.
     """
-    clock = _Clock()
+    clock = Clock()
     summed = sum_integrations(
         sources,
         folder / "unpacked",
@@ -136,12 +98,13 @@ def make_bandpass(
     write_table(folder / TABLE, solved.solutions, like.path)
     previous = _previous(knowledge.previous, solved.solutions)
     verdict = judge_bandpass(solved.solutions, left_out=solved.left_out, previous=previous, limits=knowledge.limits)
-    notes = [*_notes(knowledge, like, solved), *solved.notes]
+    notes, antennas = [*_warning(knowledge), *solved.notes], _antenna_notes(like, solved)
     expected = block.integrations or len(sources)
     if len(summed.used) < expected:
         notes.append(f"only {len(summed.used)} of {expected} integrations were used")
-    bandpass_pdf(folder / PDF, solved.solutions, verdict, previous, title=title, notes=notes)
-    bandpass_picture(folder / PICTURE, solved.solutions, verdict, previous, title=title, notes=notes)
+    words = [*notes, *antennas]
+    bandpass_pdf(folder / PDF, solved.solutions, verdict, previous, title=title, notes=words)
+    bandpass_picture(folder / PICTURE, solved.solutions, verdict, previous, title=title, notes=words)
     left_out = {path.name: reason for path, reason in summed.left_out.items()}
     numbers = {
         "subband": like.subband,
@@ -150,7 +113,9 @@ def make_bandpass(
         "unconverged_share": solved.unconverged,
         "reference_antenna": like.antenna_names[solved.solutions.reference_antenna],
     }
-    return _finish(clock, folder, verdict, notes, float(solved.solutions.time_s[0]), summed.used, left_out, numbers)
+    return finish(
+        clock, folder, verdict, notes, antennas, float(solved.solutions.time_s[0]), summed.used, left_out, numbers
+    )
 
 
 def make_delays(
@@ -183,7 +148,7 @@ def make_delays(
     InputError
         No source of the sky is up, or an antenna does not exist.
     """
-    clock = _Clock()
+    clock = Clock()
     done: dict[str, tuple[Summed, Solved]] = {}
     left_out: dict[str, str] = {}
     for subband, source in sources.items():
@@ -234,11 +199,13 @@ def make_delays(
     known = set.intersection(*(set(solved.left_out) for _, solved in done.values()))
     previous = _previous(knowledge.previous, solutions)
     verdict = judge_delay(solutions, left_out=sorted(known), previous=previous, limits=knowledge.limits)
-    notes = [*_notes(knowledge, likes[0], *(solved for _, solved in done.values())), *notes]
+    notes = [*_warning(knowledge), *notes]
+    antennas = _antenna_notes(likes[0], *(solved for _, solved in done.values()))
     if missing:
         notes.append(f"not recorded then: {', '.join(missing)}")
-    delay_pdf(folder / PDF, solutions, verdict, previous, title=title, notes=notes)
-    delay_picture(folder / PICTURE, solutions, verdict, previous, title=title, notes=notes)
+    words = [*notes, *antennas]
+    delay_pdf(folder / PDF, solutions, verdict, previous, title=title, notes=words)
+    delay_picture(folder / PICTURE, solutions, verdict, previous, title=title, notes=words)
     good = ~delays.flags
     numbers = {
         "subbands": ", ".join(done),
@@ -249,7 +216,7 @@ def make_delays(
         "reference_antenna": windows[0].antenna_names[windows[0].reference_antenna],
     }
     used = tuple(path for summed, _ in done.values() for path in summed.used)
-    return _finish(clock, folder, verdict, notes, float(np.mean(times)), used, left_out, numbers)
+    return finish(clock, folder, verdict, notes, antennas, float(np.mean(times)), used, left_out, numbers)
 
 
 def _previous(path: Path | None, solutions: Solutions) -> Solutions | None:
@@ -266,58 +233,13 @@ def _previous(path: Path | None, solutions: Solutions) -> Solutions | None:
     return same[0] if same else None
 
 
-def _notes(knowledge: Knowledge, like: MsInfo, *solved: Solved) -> list[str]:
-    notes = [knowledge.bad.warning] if knowledge.bad.warning else []
+def _warning(knowledge: Knowledge) -> list[str]:
+    return [knowledge.bad.warning] if knowledge.bad.warning else []
+
+
+def _antenna_notes(like: MsInfo, *solved: Solved) -> list[str]:
+    """Why antennas were left out or lost, one line each."""
     found: dict[int, str] = {}
     for one in solved:
         found = one.bad | found
-    notes += [f"{like.antenna_names[number]} ({number}): {why}" for number, why in sorted(found.items())]
-    return notes
-
-
-class _Clock:
-    """Time and processor time since it was made."""
-
-    def __init__(self) -> None:
-        self.began, self.began_cpu = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        return time.perf_counter() - self.began, time.process_time() - self.began_cpu
-
-
-def _finish(
-    clock: _Clock,
-    folder: Path,
-    verdict: Verdict,
-    notes: Sequence[str],
-    time_s: float,
-    used: Sequence[Path],
-    left_out: dict[str, str],
-    numbers: dict[str, Any],
-) -> Calibrated:
-    """Write the numbers, and put everything together."""
-    numbers = {
-        **verdict.numbers,
-        **numbers,
-        "time_s": time_s,
-        "passed": int(verdict.passed),
-        "reason": "; ".join(verdict.reasons),
-    }
-    seconds, cpu_seconds = clock.read()
-    made = Calibrated(
-        passed=verdict.passed,
-        reasons=tuple(verdict.reasons),
-        warnings=tuple(verdict.warnings),
-        time_s=time_s,
-        used=tuple(used),
-        left_out=left_out,
-        numbers=numbers,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
-    of_this_run = ("seconds", "cpu_seconds", "peak_memory_bytes")  # they stand in the manifest: the file stays the same
-    told = {key: value for key, value in asdict(made).items() if key not in of_this_run}
-    text = json.dumps({**verdict.plain(), **told, "notes": list(notes)}, indent=2, default=str)
-    (folder / NUMBERS).write_text(text + "\n")
-    return made
+    return [f"{like.antenna_names[number]} ({number}): {why}" for number, why in sorted(found.items())]

@@ -17,11 +17,12 @@ from file_times import age
 from site_of_tests import Site, outcomes
 from test_imaging_faults import wait_for
 
-from flows.bandpass import Options, make_table, plan_bandpasses, plan_delay
+from flows.bandpass import Options, make_table
 from flows.bandpass import Site as Machines
 from orca import naming
 from orca.antennas import BadAntennas
 from orca.calibration.options import BlockOptions, SolveOptions
+from orca.calibration.planning import plan_bandpasses, plan_delay
 from orca.cluster.worker import ISOLATED_MODULES
 from orca.errors import StorageError
 from orca.isolation import preload
@@ -148,4 +149,4 @@ def test_a_full_disk_of_calibrations_is_told_and_leaves_nothing_half_written(
     assert list(machines.scratch.iterdir()) == []
     (disk / "ballast").unlink()
     assert make_table.fn(planned, HOW, machines, None).table.exists()
-    assert list(published(disk)) == [planned.final.name]
+    assert list(published(disk)) == [planned.path().name]

@@ -20,7 +20,7 @@ from casacore.tables import table
 from file_times import age, contents
 from site_of_tests import Site, outcomes
 
-from flows.bandpass import Options, make_table, plan_bandpasses, plan_delay
+from flows.bandpass import Options, make_table
 from flows.bandpass import Site as Machines
 from flows.imaging import Site as ImagingMachines
 from flows.imaging import Unit, image_unit
@@ -30,6 +30,7 @@ from orca.antennas import BadAntennas
 from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
+from orca.calibration.planning import plan_bandpasses, plan_delay
 from orca.calibration.tables import read_table
 from orca.cluster.worker import ISOLATED_MODULES
 from orca.errors import FailedCalibrationError, MissingDataError
@@ -176,7 +177,7 @@ def test_a_night_with_troubles_is_calibrated_as_far_as_it_goes_and_told(
     troubled = made["bandpass 46MHz 2026-01-10 20h"]
     assert troubled["quality"]["n_integrations"] == 2
     report = json.loads(naming.bandpass_qa_path(calibrations, "46MHz", DAY, 20, "json").read_text())
-    reasons = [report["left_out"][f"{naming.stamp(FIRST + k * INTEGRATION)}_46MHz.ms"] for k in range(4)]
+    reasons = [report["sets_left_out"][f"{naming.stamp(FIRST + k * INTEGRATION)}_46MHz.ms"] for k in range(4)]
     for reason, words in zip(reasons, ("still being written", "rows need", "zero", "FILL_LEVEL_0"), strict=True):
         assert words in reason
     assert "46MHz 2026-01-10 20h: 4 of 6 Measurement Sets left out" in night.stderr
@@ -278,16 +279,16 @@ def test_an_earlier_good_calibration_stays_when_the_next_one_fails(
 ) -> None:
     block = BlockOptions(integrations=6, min_integrations=2)
     [planned] = plan_bandpasses(DAY, ["73MHz"], None, raw, calibrations, block)
-    good = contents(planned.final)
+    good = contents(planned.path())
     how = Options(sky=SkyOptions(), solve=SolveOptions(flag_channels=("0-6",)), block=block)
     for _ in range(2):
         with pytest.raises(
             FailedCalibrationError, match=r"did not pass: .*43.8 % of the channels.* See .*\.pdf\.failed beside"
         ):
             make_table.fn(planned, how, machines, None)
-    assert planned.failed.exists()
-    assert contents(planned.final) == good
-    assert find_calibration(calibrations, "73MHz", telescope.time_s_of(FIRST)).bandpass == planned.final
+    assert planned.path(failed=True).exists()
+    assert contents(planned.path()) == good
+    assert find_calibration(calibrations, "73MHz", telescope.time_s_of(FIRST)).bandpass == planned.path()
     assert list(machines.scratch.iterdir()) == []
 
 

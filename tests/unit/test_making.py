@@ -12,7 +12,8 @@ import pytest
 
 from orca.antennas import BadAntennas
 from orca.calibration import making
-from orca.calibration.making import NUMBERS, PDF, PICTURE, TABLE, Knowledge, make_bandpass, make_delays
+from orca.calibration.made import NUMBERS, PDF, PICTURE, TABLE, Calibrated
+from orca.calibration.making import Knowledge, make_bandpass, make_delays
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.tables import read_table
 from orca.errors import InputError, InvalidDataError
@@ -33,13 +34,13 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(making, name, lambda path, *_, **__: path.touch())
 
 
-def a_bandpass(sets: list[Path], folder: Path, **changes: object) -> making.Calibrated:
+def a_bandpass(sets: list[Path], folder: Path, **changes: object) -> Calibrated:
     folder.mkdir()
     options = COMMON | {"block": BlockOptions()}
     return make_bandpass(sets, folder, **(options | changes))
 
 
-def delays_of(sources: dict[str, Path], folder: Path, **changes: object) -> making.Calibrated:
+def delays_of(sources: dict[str, Path], folder: Path, **changes: object) -> Calibrated:
     folder.mkdir()
     options = COMMON | {"options": DelayOptions()}
     return make_delays(sources, folder, **(options | changes))
@@ -136,9 +137,9 @@ def test_known_bad_antennas_are_left_out_and_the_report_says_who_says_so(
     a_bandpass(sets, tmp_path / "work", knowledge=known)
     [table] = read_table(tmp_path / "work" / TABLE)
     assert table.flags[0, 4].all()
-    notes = json.loads((tmp_path / "work" / NUMBERS).read_text())["notes"]
-    assert notes[0] == "the list is old"
-    assert any("(4): known to be bad" in note for note in notes)
+    told = json.loads((tmp_path / "work" / NUMBERS).read_text())
+    assert told["notes"][0] == "the list is old"
+    assert any("(4): known to be bad" in note for note in told["antenna_notes"])
 
 
 def test_without_a_source_above_the_horizon_nothing_is_made(make_ms: Callable[..., Path], tmp_path: Path) -> None:

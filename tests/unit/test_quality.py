@@ -465,3 +465,12 @@ def test_the_judgement_imports_nothing_for_pictures_and_its_limits_are_light(
     code = f"import sys, {module}; print([m for m in {absent!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("bad", "passed", "warned"), [(6, True, False), (8, True, True), (13, False, False)])
+def test_an_array_of_which_much_was_left_out_beforehand_is_told(bad: int, passed: bool, warned: bool) -> None:
+    verdict = judge_bandpass(flagged(a_bandpass(), np.s_[:bad]), left_out=range(bad))
+    words = f"{bad} of 24 antennas were left out beforehand"
+    assert verdict.passed == passed
+    assert any(words in reason for reason in verdict.reasons) == (not passed)
+    assert (words in verdict.warnings) == warned
