@@ -3,8 +3,7 @@
     .venv/bin/python benchmarks/imaging_flow.py [--sets 8] [--repetitions 3] [--workers 1 2]
 
 Everything but WSClean is overhead: starting, checking, calibrating, drawing, publishing, Prefect and Dask. By default
-WSClean takes turns on the machine, while one worker more gets the next image ready or draws the last one; --workers N
-also measures N workers, each with a WSClean of its own.
+there is one worker for every two cores; --workers N measures N of them as well.
 """
 
 from __future__ import annotations

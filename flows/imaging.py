@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow, task
@@ -19,7 +21,7 @@ from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
-from orca.cluster.local import slot_memory_gb, turns
+from orca.cluster.local import slot_memory_gb
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
@@ -31,7 +33,6 @@ from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
 from orca.products import publish, write_text
 from orca.scratch import Scratch, scratch_folder, sweep
-from orca.turns import turn
 from orca.wsclean import ImagingOptions, fit_to_machine, scratch_bytes, what_matters
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ class Site(Frozen):
 
     scratch: Path
     memory_gb: float
-    turns: int | None
     wsclean: str
     wsclean_s: float
     stage_s: float
@@ -134,7 +134,6 @@ def imaging(
     site = Site(
         scratch=settings.paths.scratch,
         memory_gb=slot_memory_gb(settings.dask),
-        turns=turns(settings.dask),
         wsclean=str(find_program(settings.execs.wsclean, "execs.wsclean")),
         wsclean_s=settings.limits.wsclean_s,
         stage_s=settings.limits.stage_s,
@@ -236,8 +235,6 @@ def _unit(sources: tuple[Path, ...], out: Path | None, images: Path) -> Unit:
 @task(name="image", task_run_name="image {unit.name}", persist_result=False)
 def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
     """Make one image: stage and calibrate in one pass, WSClean, picture, publish. Fresh products are left alone."""
-    from orca.plots import thumbnail
-
     stop = stop_signal()
     making = draft(unit.prefix.name, "image", [*unit.sources, *unit.tables], what_matters(options))
     manifest_path = naming.manifest_path(unit.prefix)
@@ -250,9 +247,9 @@ def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
     with scratch_folder(site.scratch, need_bytes=need + site.reserve_bytes, label=unit.name) as work:
         report_step(unit.name, "calibrating")
         staged = _stage(unit, options, site, work, stop)
-        with turn(site.scratch / "turns", site.turns, stop, lambda: report_step(unit.name, "waiting for its turn")):
-            report_step(unit.name, "imaging")
-            made = _image(staged, unit, options, site, work, stop)
+        report_step(unit.name, "imaging")
+        Thread(target=_import_drawing, daemon=True).start()
+        made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
         pictures = _draw(made, staged.time_s, work.path / unit.name, "" if unit.tables else "not calibrated")
         report_step(unit.name, "publishing")
@@ -275,6 +272,8 @@ def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
             manifest_path,
         )
     unit.prefix.with_name(f"{unit.prefix.name}.failed.log").unlink(missing_ok=True)
+    from orca.plots import thumbnail
+
     made_now = _made(manifest, manifest_path, skipped=False)
     show_picture(unit.name, thumbnail(made_now.picture), str(made_now.picture), manifest.quality)
     return made_now
@@ -317,6 +316,12 @@ def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work
         )
     except OrcaError as error:
         raise _told(error, unit, work) from error
+
+
+def _import_drawing() -> None:
+    """What is needed after the imager, imported while it runs: two seconds in a worker's first task."""
+    import_module("orca.plots")
+    import_module("orca.warm")
 
 
 def _draw(made: ImageResult, time_s: float, prefix: Path, note: str) -> list[Path]:

@@ -35,7 +35,9 @@ def main() -> None:
             )
         pictures += [output["path"] for output in manifest["outputs"] if output["path"].endswith(".png")]
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print("Measured on the dirty images, against what was simulated, as the dipoles see it (a sparse array: the")
+    console.print(
+        "Measured on the dirty images, against what was simulated, as the dipoles see it (a sparse array: the"
+    )
     console.print("sidelobes of one source lie on the others, most on the faint and low ones)\n")
     console.print(table)
     console.print("\nPictures:")

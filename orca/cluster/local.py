@@ -30,37 +30,23 @@ WORKER_GB = 4.0
 """Memory that a worker should have at least: WSClean takes 2.5 GB for the telescope's usual image."""
 
 
-def default_turns() -> int:
-    """How many programs such as WSClean this machine runs at once: one for every two cores, as far as memory goes."""
+def default_workers() -> int:
+    """Worker processes for this machine: one for every two cores, as far as the memory goes.
+
+    WSClean's Fourier transforms use the second core. On two cores one worker takes 124 s for eight images; a second one
+    that reads and draws while the first images takes 137 s, since WSClean then waits for its own threads
+    (`benchmarks/imaging_flow.py`).
+    """
     by_memory = int(psutil.virtual_memory().total / 1e9 / WORKER_GB)
     return max(1, min((os.cpu_count() or 1) // 2, by_memory))
 
 
-def default_workers() -> int:
-    """Worker processes for this machine: some more than programs, which take turns.
-
-    So one image is read and calibrated, or drawn, while another one is made: with one worker for two cores everything
-    but WSClean added 17 % to the time of eight images (`benchmarks/imaging_flow.py`).
-    """
-    turns = default_turns()
-    return turns + -(-turns // 4)
-
-
-def turns(settings: config.Dask) -> int | None:
-    """How many programs that take a slot for themselves may run on this machine; None where the pools see to that."""
-    if settings.address is not None:
-        return None
-    return settings.workers * settings.threads if settings.workers else default_turns()
-
-
 def slot_memory_gb(settings: config.Dask) -> float:
-    """Memory that one such program may use: its share of this machine, or all of a machine of the cluster."""
+    """Memory that one task may use: its share of this machine, or all of a machine of the cluster."""
     total = psutil.virtual_memory().total / 1e9
     if settings.address is not None:
         return total
-    if settings.memory_gb:
-        return settings.memory_gb / settings.threads
-    return total / (turns(settings) or 1)
+    return (settings.memory_gb or total / (settings.workers or default_workers())) / settings.threads
 
 
 @contextmanager

@@ -331,7 +331,6 @@ def compare_with_truth(raw: Path, path: Path, folder: Path, monkeypatch: pytest.
         memory_gb=2,
         wsclean=shutil.which("wsclean") or "wsclean",
         wsclean_s=120,
-        turns=None,
         stage_s=120,
         reserve_bytes=0,
         acceptance=Acceptance(settle_s=0),
