@@ -69,7 +69,15 @@ class Site:
 
     def leftovers(self) -> list[str]:
         """Scratch folders of units, and hidden temporaries."""
-        return [str(p) for p in self.scratch.glob("orca-*")] + [str(p) for p in self.folder.rglob(".orca-*")]
+        folders = [str(path) for path in self.scratch.glob("orca-*")]
+        # os.walk does not mind folders that are removed meanwhile
+        hidden = [
+            str(Path(folder, name))
+            for folder, subfolders, files in os.walk(self.folder)
+            for name in (*subfolders, *files)
+            if name.startswith(".orca-")
+        ]
+        return folders + hidden
 
 
 def outcomes(result: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
