@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -59,12 +60,12 @@ class SolveOptions(BaseModel):
     min_snr: float = Field(default=3.0, ge=0, description="Solutions below this ratio of gain to error are flagged")
     flag_antennas: tuple[str, ...] = Field(
         default=(),
-        description="Antenna to leave out, by name or number; may be repeated",
+        description="Antennas to leave out, by name or number: 12,LWA-266",
         json_schema_extra={"cli": "--flag-antenna"},
     )
     flag_channels: tuple[str, ...] = Field(
         default=(),
-        description="Channels to leave out: 17, or 0-5; may be repeated",
+        description="Channels to leave out: 17,20-25",
         json_schema_extra={"cli": "--flag-channel"},
     )
     max_iterations: int = Field(
@@ -90,6 +91,12 @@ class SolveOptions(BaseModel):
         if not low < high:
             raise ValueError(f"{text!r} is an empty range")
         return text.strip()
+
+    @field_validator("flag_antennas", "flag_channels", mode="before")
+    @classmethod
+    def _split_at_commas(cls, items: Any) -> Any:
+        given = items if isinstance(items, list | tuple) else (items,)
+        return tuple(part.strip() for item in given for part in str(item).split(","))
 
     @field_validator("flag_channels")
     @classmethod
