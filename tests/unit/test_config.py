@@ -150,7 +150,11 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_nothing_is_read_at_import(file: Path) -> None:
     environment = {**os.environ, "ORCA_CONF": str(file)}  # does not exist
-    subprocess.run([sys.executable, "-c", "import orca.config"], env=environment, check=True)
+    code = "import orca.config; print('imported', flush=True); orca.config.load()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("imported\n", 1)
+    assert "ConfigError" in done.stderr
+    assert str(file) in done.stderr
 
 
 def test_the_configuration_is_imported_without_anything_slow() -> None:
