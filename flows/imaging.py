@@ -251,7 +251,7 @@ def image_unit(unit: Unit, options: ImagingOptions, site: Site) -> Made:
         Thread(target=_import_drawing, daemon=True).start()
         made = _image(staged, unit, options, site, work, stop)
         report_step(unit.name, "drawing")
-        pictures = _draw(made, staged.time_s, work.path / unit.name, "" if unit.tables else "not calibrated")
+        pictures = _draw(made, work.path / unit.name, "" if unit.tables else "not calibrated")
         report_step(unit.name, "publishing")
         files = [*made.files, *pictures, Path(made.record.log)]
         manifest = publish(
@@ -300,7 +300,6 @@ def _stage(unit: Unit, options: ImagingOptions, site: Site, work: Scratch, stop:
 def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work: Scratch, stop: Stop) -> ImageResult:
     """Run WSClean; when it fails, its log is kept."""
     from orca.imaging import image
-    from orca.sky import sources_up
 
     try:
         return image(
@@ -312,7 +311,6 @@ def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work
             stop=stop,
             owner=work.owner,
             deadline_s=site.wsclean_s,
-            sources=sources_up(staged.time_s, 0.0),
         )
     except OrcaError as error:
         raise _told(error, unit, work) from error
@@ -324,15 +322,14 @@ def _import_drawing() -> None:
     import_module("orca.warm")
 
 
-def _draw(made: ImageResult, time_s: float, prefix: Path, note: str) -> list[Path]:
+def _draw(made: ImageResult, prefix: Path, note: str) -> list[Path]:
     """Draw the image of each polarization; the first one's picture has the bare name."""
     from orca.plots import sky_picture
-    from orca.sky import sources_up
 
     pictures: list[Path] = []
     for pol, fits in made.pictures.items():
         pictures.append(prefix.with_name(f"{prefix.name}{f'-{pol}' if pictures else ''}.png"))
-        sky_picture(fits, pictures[-1], note=note, sources=sources_up(time_s, 0.0))
+        sky_picture(fits, pictures[-1], note=note, examined=made.quality[pol])
     return pictures
 
 

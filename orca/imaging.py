@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orca.errors import DeadDataError, InvalidDataError, ProgramError
-from orca.measuring import Extent, Measurement, extent, measure_sources, open_picture
+from orca.measuring import Examination, Extent, Measurement, Picture, examine, extent, measure_sources, open_picture
 from orca.process import ProgramRecord, run
 from orca.sky import BRIGHT_SOURCES, Source
 from orca.wsclean import (
@@ -29,7 +29,6 @@ from orca.wsclean import (
 )
 
 __all__ = [
-    "ImageQuality",
     "ImageResult",
     "ImagingOptions",
     "Measurement",
@@ -42,27 +41,8 @@ __all__ = [
     "wsclean_argv",
 ]
 
-UNPOLARIZED = ("I", "XX", "YY")
-"""Polarizations in which an unpolarized source shows its flux density."""
 DIVERGED_IMAGE, DIVERGED_RESIDUAL = 10, 2
 """Peak of the cleaned image, and of what was left over, relative to the dirty image's."""
-
-
-@dataclass(frozen=True)
-class ImageQuality:
-    """Numbers that judge the image of one polarization, in Jy/beam."""
-
-    rms_jy: float
-    """Robust, within 80 deg of the phase centre; of a dirty image mostly sidelobes."""
-    peak_jy: float
-    """Largest absolute value."""
-    sources: tuple[Measurement, ...]
-    """Bright sources; none for Q, U and V."""
-
-    @property
-    def dynamic_range(self) -> float:
-        """Peak over noise."""
-        return self.peak_jy / self.rms_jy if self.rms_jy else math.nan
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,7 @@ class ImageResult:
     """All that is kept."""
     pictures: dict[str, Path]
     """Of each polarization the file to look at: the cleaned image, else the dirty one."""
-    quality: dict[str, ImageQuality]
+    quality: dict[str, Examination]
     """Of `pictures`."""
     record: ProgramRecord
     version: str
@@ -155,14 +135,15 @@ def image(
         raise explained from error
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
-    quality = _judge(options, prefix, inputs[0], log, tuple(sources))
+    opened = _opened(options, prefix, log)
+    quality = _judge(options, prefix, inputs[0], opened, tuple(sources))
     pictures = {pol: file_of(options, prefix, pol, _shown(options)) for pol in options.polarizations}
     return ImageResult(
         files=tuple(_tidy(options, prefix)),
         pictures=pictures,
         quality=quality,
         record=record,
-        version=open_picture(next(iter(pictures.values()))).version,
+        version=opened[next(iter(pictures.values()))].version,
         notes=tuple(advice(options)),
     )
 
@@ -181,33 +162,34 @@ def _explained(error: ProgramError, subject: Path, log: Path) -> ProgramError | 
     return explained
 
 
-def _judge(
-    options: ImagingOptions, prefix: Path, subject: Path, log: Path, sources: tuple[Source, ...]
-) -> dict[str, ImageQuality]:
-    """Check every file, then measure those to look at."""
-    _check_shapes(options, prefix, log)
-    quality = {}
-    for pol in options.polarizations:
-        extents = {kind: extent(open_picture(file_of(options, prefix, pol, kind))) for kind in kinds(options)}
-        _check_signal(extents["dirty"], subject, pol)
-        if options.niter > 0:
-            _check_converged(extents, subject, pol)
-        found = extents[_shown(options)]
-        path = file_of(options, prefix, pol, _shown(options))
-        measured = measure_sources(path, sources) if pol in UNPOLARIZED else []
-        quality[pol] = ImageQuality(found.rms, found.peak, tuple(measured))
-    return quality
-
-
-def _check_shapes(options: ImagingOptions, prefix: Path, log: Path) -> None:
+def _opened(options: ImagingOptions, prefix: Path, log: Path) -> dict[Path, Picture]:
+    """All pictures that WSClean should have written, of the size that they should have."""
+    opened = {}
     for path in expected_files(options, prefix):
         if not path.exists():
             raise ProgramError("WSClean ended well, but did not write this file", path, f"See its log {log}")
         if path.name.endswith("-horizon-mask.fits"):  # without coordinates
             continue
-        shape = open_picture(path).data.shape
+        opened[path] = open_picture(path)
+        shape = opened[path].data.shape
         if shape != (options.size, options.size):
             raise ProgramError(f"has {shape[1]} x {shape[0]} pixels, not {options.size} x {options.size}", path)
+    return opened
+
+
+def _judge(
+    options: ImagingOptions, prefix: Path, subject: Path, opened: dict[Path, Picture], sources: tuple[Source, ...]
+) -> dict[str, Examination]:
+    """Look whether there is a sky in each polarization, then measure the picture to look at."""
+    quality = {}
+    for pol in options.polarizations:
+        extents = {kind: extent(opened[file_of(options, prefix, pol, kind)]) for kind in kinds(options)}
+        _check_signal(extents["dirty"], subject, pol)
+        if options.niter > 0:
+            _check_converged(extents, subject, pol)
+        shown = _shown(options)
+        quality[pol] = examine(opened[file_of(options, prefix, pol, shown)], sources, extents[shown])
+    return quality
 
 
 def _check_signal(dirty: Extent, subject: Path, pol: str) -> None:

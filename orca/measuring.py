@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from orca.beam import ANALYTIC
 from orca.errors import InputError, InvalidDataError, MissingDataError, TruncatedDataError
-from orca.sky import Source, epoch_year
-from orca.telescope import altaz_rad, lmn, time_s_of
+from orca.sky import Source, SourceUp, epoch_year, sources_up
+from orca.telescope import lmn, time_s_of
 
 MAD_TO_SIGMA = 1.482602
 """Standard deviation of a normal distribution over its median absolute deviation: 1 / (sqrt(2) erfinv(1/2))."""
@@ -179,6 +179,40 @@ class Measurement:
         return self.flux_jy / self.expected_jy
 
 
+UNPOLARIZED = ("I", "XX", "YY")
+"""Polarizations in which an unpolarized source shows its flux density."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that is measured in a picture, in Jy/beam."""
+
+    extent: Extent
+    sources: tuple[Measurement, ...]
+    """Bright sources; none for Q, U and V."""
+
+    @property
+    def rms_jy(self) -> float:
+        """Robust, within 80 deg of the phase centre; of a dirty image mostly sidelobes."""
+        return self.extent.rms
+
+    @property
+    def peak_jy(self) -> float:
+        """Largest absolute value."""
+        return self.extent.peak
+
+    @property
+    def dynamic_range(self) -> float:
+        """Peak over noise."""
+        return self.peak_jy / self.rms_jy if self.rms_jy else math.nan
+
+
+def examine(picture: Picture, sources: Iterable[Source], found: Extent | None = None) -> Examination:
+    """Measure a picture, and the sources in it; what was `found` of its extent is not looked for again."""
+    measured = measure_sources(picture, sources) if picture.polarization in UNPOLARIZED else []
+    return Examination(found or extent(picture), tuple(measured))
+
+
 def measure_sources(image: Path | Picture, sources: Iterable[Source], radius_deg: float = 1.0) -> list[Measurement]:
     """Fit the peak nearest to each source that is above the horizon and on the picture.
 
@@ -199,16 +233,22 @@ def measure_sources(image: Path | Picture, sources: Iterable[Source], radius_deg
         See `open_picture`.
     """
     picture = image if isinstance(image, Picture) else open_picture(image)
-    found = (_measure(picture, source, radius_deg) for source in sources)
+    found = (_measure(picture, source, radius_deg) for source in sources_in(picture, sources))
     return [measurement for measurement in found if measurement is not None]
 
 
-def _measure(picture: Picture, source: Source, radius_deg: float) -> Measurement | None:
-    elevation = math.nan
-    if picture.time_s is not None:
-        elevation = math.degrees(altaz_rad(source.ra_rad, source.dec_rad, picture.time_s)[1])
-    if elevation <= 0 or lmn(source.ra_rad, source.dec_rad, *picture.centre_rad)[2] <= 0:
-        return None
+def sources_in(picture: Picture, sources: Iterable[Source]) -> list[SourceUp]:
+    """Sources above the horizon, the highest first, and within 90 deg of the phase centre.
+
+    Without a date all that are near enough, with azimuth and elevation that are not numbers.
+    """
+    near = [source for source in sources if lmn(source.ra_rad, source.dec_rad, *picture.centre_rad)[2] > 0]
+    if picture.time_s is None:
+        return [SourceUp.of(source, math.nan, math.nan) for source in near]
+    return sources_up(picture.time_s, 0.0, near)
+
+
+def _measure(picture: Picture, source: SourceUp, radius_deg: float) -> Measurement | None:
     true = picture.wcs.all_world2pix([[math.degrees(source.ra_rad), math.degrees(source.dec_rad)]], 0)[0]
     height, width = picture.data.shape
     if not (0 <= true[0] <= width - 1 and 0 <= true[1] <= height - 1):
@@ -234,19 +274,19 @@ def _measure(picture: Picture, source: Source, radius_deg: float) -> Measurement
         peak_jy=value,
         flux_jy=flux,
         expected_jy=_expected_jy(picture, source),
-        elevation_deg=elevation,
+        elevation_deg=source.elevation_deg,
         width_deg=width_deg,
     )
 
 
-def _expected_jy(picture: Picture, source: Source) -> float:
+def _expected_jy(picture: Picture, source: SourceUp) -> float:
     if picture.time_s is None:
         return math.nan
     try:
         flux = float(source.flux_jy(picture.freq_hz, epoch_year(picture.time_s)))
     except InputError:  # a frequency at which its spectrum is not known
         return math.nan
-    azimuth, elevation = altaz_rad(source.ra_rad, source.dec_rad, picture.time_s)
+    azimuth, elevation = math.radians(source.azimuth_deg), math.radians(source.elevation_deg)
     return flux * float(ANALYTIC.power(azimuth, elevation, picture.freq_hz).mean())
 
 

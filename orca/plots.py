@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orca.errors import InvalidDataError
-from orca.measuring import Extent, Picture, extent, measure_sources, open_picture
+from orca.measuring import Examination, Extent, Picture, examine, open_picture, sources_in
 from orca.sky import BRIGHT_SOURCES, Source
 from orca.skygrid import DARK, WIDEST, Frame, draw_grid
-from orca.telescope import altaz_rad, datetime_of, lmn, sidereal_time_h, subband_of
+from orca.telescope import datetime_of, lmn, sidereal_time_h, subband_of
 
 SIZE_PX = 1120
 _AXES = (0.018, 0.052, 0.868, 0.868)
@@ -38,6 +38,7 @@ def sky_picture(
     note: str = "",
     sources: Iterable[Source] = BRIGHT_SOURCES,
     percentiles: tuple[float, float] = (1.0, 99.7),
+    examined: Examination | None = None,
 ) -> None:
     """Draw an image of the sky as PNG.
 
@@ -60,6 +61,8 @@ def sky_picture(
         To be named where they are on the picture and above the horizon.
     percentiles : (low, high)
         Ends of the colour range, among the pixels drawn.
+    examined : Examination, optional
+        What is known of the image; it is examined now when not given.
 
     Raises
     ------
@@ -81,17 +84,16 @@ def sky_picture(
     axes.set_axis_off()
     drawn = axes.imshow(raster.values, origin="lower", extent=raster.edges, cmap=COLOURS, vmin=low, vmax=high)
     frame = Frame(axes, raster.edges, _AXES_PX)
-    up = _sources_up(picture, sources)
-    for source in up:
+    for source in sources_in(picture, sources):
         l, m, _ = lmn(source.ra_rad, source.dec_rad, *picture.centre_rad)
         frame.mark(float(l), float(m), source.name)
     draw_grid(frame, picture)
-    found = extent(picture)
+    found = examined or examine(picture, sources)
     _draw_bar(figure, drawn, picture.unit)
     for height, size, text in (
         (0.974, 17, f"{title or _title(picture)}   {note}".rstrip()),
-        (0.943, 12.5, _subtitle(picture, up, found)),
-        (0.024, 11.5, _caption(found, percentiles, picture.unit)),
+        (0.943, 12.5, _subtitle(picture, found)),
+        (0.024, 11.5, _caption(found.extent, percentiles, picture.unit)),
     ):
         weight = "bold" if size == 17 else "normal"
         figure.text(_AXES[0], height, text, fontsize=size, weight=weight, va="center", color=DARK)
@@ -168,15 +170,6 @@ def _draw_bar(figure: Figure, drawn: AxesImage, unit: str) -> None:
     bar_axes.set_title(unit, fontsize=12.5, color=DARK, pad=8, x=0.9)
 
 
-def _sources_up(picture: Picture, sources: Iterable[Source]) -> list[Source]:
-    up = []
-    for source in sources:
-        above = picture.time_s is None or altaz_rad(source.ra_rad, source.dec_rad, picture.time_s)[1] > 0
-        if above and lmn(source.ra_rad, source.dec_rad, *picture.centre_rad)[2] > 0:
-            up.append(source)
-    return up
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Words
 
@@ -190,7 +183,7 @@ def _title(picture: Picture) -> str:
     return "   ".join(words) or picture.path.name
 
 
-def _subtitle(picture: Picture, up: Iterable[Source], found: Extent) -> str:
+def _subtitle(picture: Picture, found: Examination) -> str:
     words = [f"Stokes {picture.polarization}" if len(picture.polarization) == 1 else picture.polarization]
     words.append(f"{picture.freq_hz / 1e6:.2f} MHz, {picture.bandwidth_hz / 1e6:.2f} MHz wide")
     if picture.time_s is not None:
@@ -198,10 +191,10 @@ def _subtitle(picture: Picture, up: Iterable[Source], found: Extent) -> str:
         words.append(f"LST {hours:02d}h{minutes:02d}m")
     if picture.beam_deg is not None:
         words.append(f"beam {_beam(*picture.beam_deg[:2])}")
-    elif picture.polarization in ("I", "XX", "YY"):
-        measured = [item for item in measure_sources(picture, up) if math.isfinite(item.width_deg[0])]
+    else:
+        measured = [item for item in found.sources if math.isfinite(item.width_deg[0])]
         best = max(measured, key=lambda item: item.peak_jy, default=None)
-        if best and best.peak_jy > 20 * found.rms:
+        if best and best.peak_jy > 20 * found.extent.rms:
             words.append(f"beam {_beam(*best.width_deg[:2])} (from {best.name})")
     words.append(f"pixel {60 * picture.scale_deg:.3g}′")
     return "  ·  ".join(words)

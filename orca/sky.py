@@ -85,6 +85,12 @@ class SourceUp(Source):
     elevation_deg: float
     """Without refraction."""
 
+    @classmethod
+    def of(cls, source: Source, azimuth_deg: float, elevation_deg: float) -> SourceUp:
+        """Return a source with its place."""
+        known = {field.name: getattr(source, field.name) for field in fields(Source)}
+        return cls(**known, azimuth_deg=azimuth_deg, elevation_deg=elevation_deg)
+
 
 def epoch_year(time_s: float) -> float:
     """Julian epoch of MJD seconds, such as 2026.03."""
@@ -108,12 +114,7 @@ def sources_up(time_s: float, min_elevation_deg: float, sources: Iterable[Source
         return []
     azimuth, elevation = altaz_rad([s.ra_rad for s in known], [s.dec_rad for s in known], time_s)
     up = [
-        SourceUp(
-            **{field.name: getattr(source, field.name) for field in fields(Source)},
-            azimuth_deg=math.degrees(azimuth[k]),
-            elevation_deg=math.degrees(elevation[k]),
-        )
-        for k, source in enumerate(known)
+        SourceUp.of(source, math.degrees(azimuth[k]), math.degrees(elevation[k])) for k, source in enumerate(known)
     ]
     return sorted((s for s in up if s.elevation_deg > min_elevation_deg), key=lambda s: -s.elevation_deg)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -208,6 +209,40 @@ class Prefect(Section):
     """Address of the server; None: one of our own on this machine."""
     home: Folder
     """Folder of our own server's database and settings."""
+    database: Annotated[SecretUri | None, _uri(("postgresql",), "postgresql://user:password@host:5432/orca")]
+    """Database of our own server; None: SQLite."""
+
+
+class Network(Section):
+    """How the parts reach each other."""
+
+    host: str
+    """Address of this machine on which our own parts listen."""
+    tls: Folder | None
+    """Folder of the certificates with which all parts talk TLS; None: none do."""
+
+    @field_validator("host")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        """Refuse an address that means all interfaces: an open Dask port runs anybody's code."""
+        try:
+            everywhere = ip_address(value.strip("[]")).is_unspecified
+        except ValueError:  # a name
+            everywhere = not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", value)
+        if everywhere:
+            raise ValueError(f"expected the address of one interface of this machine, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _private(self) -> Network:
+        """Refuse a public address without TLS (a name is looked at when something listens there)."""
+        try:
+            address = ip_address(self.host.strip("[]"))
+        except ValueError:
+            return self
+        if self.tls is None and not (address.is_private or address.is_loopback):
+            raise ValueError(f"host {self.host} is a public address: set tls (orca cluster certs), or a private host")
+        return self
 
 
 class Cache(Section):
@@ -272,6 +307,7 @@ class Settings(Section):
     paths: Paths
     dask: Dask
     prefect: Prefect
+    network: Network
     cache: Cache
     calibration: Calibration
     limits: Limits

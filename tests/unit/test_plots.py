@@ -16,7 +16,7 @@ from PIL import Image
 
 from orca import plots, skygrid
 from orca.errors import InvalidDataError, MissingDataError
-from orca.measuring import open_picture
+from orca.measuring import examine, open_picture
 from orca.plots import SIZE_PX, sky_picture, thumbnail
 from orca.sky import BRIGHT_SOURCES, CYG_A, TAU_A, VIR_A
 
@@ -149,11 +149,11 @@ def test_the_words_tell_time_subband_frequency_and_beam(tmp_path: Path) -> None:
     cleaned = open_picture(write(tmp_path / "b.fits", noise(), SCALE, (0.25, 0.2, 0.0)))
     weak = open_picture(write(tmp_path / "c.fits", noise(), SCALE))
     assert plots._title(dirty) == "2026-01-10 18:00:00 UTC   73MHz"
-    words = plots._subtitle(dirty, [CYG_A], plots.extent(dirty))
+    words = plots._subtitle(dirty, examine(dirty, [CYG_A]))
     assert "Stokes I  ·  75.40 MHz, 4.60 MHz wide  ·  LST 17h28m" in words
     assert "beam 2° × 1.5° (from Cyg A)" in words
-    assert "beam 15′ × 12′  ·" in plots._subtitle(cleaned, [CYG_A], plots.extent(cleaned))
-    assert "beam" not in plots._subtitle(weak, [CYG_A], plots.extent(weak))
+    assert "beam 15′ × 12′  ·" in plots._subtitle(cleaned, examine(cleaned, [CYG_A]))
+    assert "beam" not in plots._subtitle(weak, examine(weak, [CYG_A]))
 
 
 def test_a_title_can_be_given(tmp_path: Path) -> None:
