@@ -113,9 +113,7 @@ def sources_up(time_s: float, min_elevation_deg: float, sources: Iterable[Source
     if not known:
         return []
     azimuth, elevation = altaz_rad([s.ra_rad for s in known], [s.dec_rad for s in known], time_s)
-    up = [
-        SourceUp.of(source, math.degrees(azimuth[k]), math.degrees(elevation[k])) for k, source in enumerate(known)
-    ]
+    up = [SourceUp.of(source, math.degrees(azimuth[k]), math.degrees(elevation[k])) for k, source in enumerate(known)]
     return sorted((s for s in up if s.elevation_deg > min_elevation_deg), key=lambda s: -s.elevation_deg)
 
 
