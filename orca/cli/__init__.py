@@ -36,6 +36,7 @@ class _Orca(LazyGroup):
         "deploy": ("orca.cli.deploy:deploy", "Tell Prefect of all flows and their schedules."),
         "workers": ("orca.cli.workers", "Show, drain, restart and stop the Dask workers."),
         "cluster": ("orca.cli.cluster", "Make certificates and system services for a cluster."),
+        "up": ("orca.cli.machine:up", "Start all parts on this machine, and keep them alive."),
         "status": ("orca.cli.machine:status", "Show what runs on this machine."),
         "down": ("orca.cli.machine:down", "End what runs on this machine."),
     }
