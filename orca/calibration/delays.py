@@ -27,7 +27,8 @@ class Delays:
     Attributes
     ----------
     values_ns, errors_ns : (n_antennas, 2) float
-        A delay tau turns the phase by 2 pi tau nu; the error is from the scatter of the phases about the line.
+        A delay tau turns the phase by 2 pi tau nu; the error is from the scatter of the phases about the line, which
+        is that of the reference antenna's phases, too.
     coherence : (n_antennas, 2) float
         Length of the mean of the gains' phase factors after the fit, 1 for a perfect line.
     flags : (n_antennas, 2) bool

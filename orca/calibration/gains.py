@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from orca.antennas import bad_by_autocorrelation
 from orca.calibration.accumulate import Sums, accumulate, empty_sums
 from orca.calibration.apply import jones
+from orca.calibration.leaving_out import Flagged, antenna_number, by_antenna, flag_solutions, left_out_beforehand
 from orca.calibration.options import SolveOptions
-from orca.calibration.reference import choose_reference, not_connected, refer
-from orca.calibration.screen import screen
+from orca.calibration.reference import choose_reference, refer
 from orca.calibration.stefcal import Gains, solve
 from orca.calibration.tables import Solutions, make_solutions
 from orca.errors import DataError, InputError, InvalidDataError, MismatchError
@@ -26,7 +25,6 @@ from orca.ms.info import MsInfo
 from orca.ms.inspect import inspect
 from orca.sky import sky_model
 from orca.skyoptions import SkyOptions
-from orca.telescope import CORE_RADIUS_M, split_core
 
 _ROWS = 2048
 
@@ -54,11 +52,12 @@ class Solved:
     Attributes
     ----------
     solutions : Solutions
-        Of kind B Jones.
+        Of kind B Jones. Their errors are those of `orca.calibration.stefcal.Gains`, without the error of the reference
+        antenna's phase, which all antennas have in common; so are those in CASA's tables.
     bad : dict of antenna number to reason
         Antennas that were left out, or that have no solutions in a polarization, or only such as cannot be used.
     left_out : tuple of int
-        Those that were left out beforehand.
+        Those that were left out beforehand, in both polarizations.
     notes : tuple of str
         What a person should know.
     iterations : float
@@ -105,60 +104,82 @@ def sum_integrations(
         Fewer are left.
     InputError
         No source of the model is up in any of them.
+    DataError
+        There is a single one, and this is what is wrong with it.
     StorageError
         A tar cannot be unpacked.
     """
-    accept = acceptance or Acceptance()
-    left_out: dict[Path, str] = {}
-    too_low: InputError | None = None
-    while True:
-        sums, used = None, []
-        spoiled = False
-        for source in (s for s in sources if s not in left_out):
-            begun = False
-            try:
-                with settled(source, accept.settle_s):
-                    info = _open(source, folder, accept)
-                    if sums is None:
-                        sums = empty_sums(info)
-                    model = sky_model(float(info.time_s.mean()), info.freq_hz, sky)
-                    begun = True
-                    accumulate(sums, info, model, uv_range_lambda)
-                used.append(source)
-            except InputError as error:  # no source of the sky is up
-                left_out[source], too_low = error.problem, error
-            except DataError as error:
-                left_out[source] = error.problem
-                spoiled = begun and not isinstance(error, MismatchError)
-            if not used:
-                sums = None
-            if used[1:] or source in left_out:
-                shutil.rmtree(_unpacked(source, folder), ignore_errors=True)
-            if spoiled:
-                break
-        if not spoiled:
-            break
-    if not used and too_low is not None:
-        raise too_low
+    reading = _Reading(folder, sky, uv_range_lambda, acceptance or Acceptance())
+    errors: dict[Path, DataError | InputError] = {}
+    spoiled = True
+    while spoiled:  # begin anew without the one that spoiled the sums
+        sums, used, spoiled = _add_each([source for source in sources if source not in errors], reading, errors)
     if sums is None or len(used) < minimum:
-        why = "; ".join(f"{path.name} {reason}" for path, reason in list(left_out.items())[:3])
-        found = f"{len(used)} of {len(sources)} integrations can be used, needed are {minimum}"
-        first = sources[0].parent if sources else None
-        raise InvalidDataError(
-            f"{found}{f' ({why})' if why else ''}", first, "Take another time, or lower the minimum."
-        )
-    return Summed(sums, tuple(used), left_out)
+        raise _too_few(sources, used, errors, minimum)
+    return Summed(sums, tuple(used), {source: error.problem for source, error in errors.items()})
 
 
-def _unpacked(source: Path, folder: Path) -> Path:
-    return folder / f"{source.name}.unpacked"
+@dataclass(frozen=True)
+class _Reading:
+    """How integrations are read."""
+
+    folder: Path
+    sky: SkyOptions
+    uv_range_lambda: tuple[float, float]
+    accept: Acceptance
 
 
-def _open(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
-    path = source
+def _add_each(
+    sources: Sequence[Path], reading: _Reading, errors: dict[Path, DataError | InputError]
+) -> tuple[Sums | None, list[Path], bool]:
+    """Add up sources until one of them spoils the sums, which is the last value; `errors` gets what is left out."""
+    sums: Sums | None = None
+    used: list[Path] = []
+    for source in sources:
+        begun = False
+        try:
+            with settled(source, reading.accept.settle_s):
+                info = _open(source, reading)
+                model = sky_model(float(info.time_s.mean()), info.freq_hz, reading.sky)
+                sums = sums or empty_sums(info)
+                begun = True
+                accumulate(sums, info, model, reading.uv_range_lambda)
+            used.append(source)
+        except (DataError, InputError) as error:
+            # A new one: this one's traceback holds the sums, and its path may be that of the unpacked tar.
+            errors[source] = type(error)(error.problem, source, error.remedy)
+            if begun and not isinstance(error, MismatchError):
+                shutil.rmtree(_unpacked(source, reading), ignore_errors=True)
+                return None, used, True
+        if used[1:] or source in errors:
+            shutil.rmtree(_unpacked(source, reading), ignore_errors=True)
+    return sums, used, False
+
+
+def _too_few(
+    sources: Sequence[Path], used: Sequence[Path], errors: dict[Path, DataError | InputError], minimum: int
+) -> DataError | InputError:
+    """What to raise when fewer than `minimum` sources can be used."""
+    too_low = [error for error in errors.values() if isinstance(error, InputError)]  # no source of the sky is up
+    if not used and too_low:
+        return too_low[-1]
+    if not used and len(sources) == 1:
+        return errors[sources[0]]
+    why = "; ".join(f"{source.name} {error.problem}" for source, error in list(errors.items())[:3])
+    found = f"{len(used)} of {len(sources)} integrations can be used, needed are {minimum}"
+    first = sources[0].parent if sources else None
+    return InvalidDataError(f"{found}{f' ({why})' if why else ''}", first, "Take another time, or lower the minimum.")
+
+
+def _unpacked(source: Path, reading: _Reading) -> Path:
+    return reading.folder / f"{source.name}.unpacked"
+
+
+def _open(source: Path, reading: _Reading) -> MsInfo:
+    path, accept = source, reading.accept
     if source.name.endswith(".tar"):
-        shutil.rmtree(_unpacked(source, folder), ignore_errors=True)  # of a first attempt
-        path = unpack(source, _unpacked(source, folder), settle_s=0)
+        shutil.rmtree(_unpacked(source, reading), ignore_errors=True)  # of a first attempt
+        path = unpack(source, _unpacked(source, reading), settle_s=0)
     return inspect(path, settle_s=0, min_fill_level=accept.min_fill_level, max_zero_share=accept.max_zero_share)
 
 
@@ -194,20 +215,11 @@ def solve_gains(
         No antenna has a solution.
     """
     like = sums.like
-    notes: list[str] = []
-    known = _known(like, bad)
-    reasons = dict.fromkeys(known, "known to be bad") | dict.fromkeys(
-        like.antenna_numbers(options.flag_antennas), "left out on request"
-    )
-    core = split_core(like.positions_m, CORE_RADIUS_M, outriggers)
-    if sums.samples.any():
-        for number, why in bad_by_autocorrelation(sums.autocorrelation, core).items():
-            reasons.setdefault(number, why)
-    else:
-        notes.append("there are no autocorrelations to see in which antennas are bad")
-    left_out = tuple(sorted(reasons))
+    notes = [] if sums.samples.any() else ["there are no autocorrelations to see in which antennas are bad"]
+    left_out = left_out_beforehand(sums, options, bad, outriggers)
     use = np.ones((like.n_antennas, like.n_channels, 2), bool)
-    use[list(left_out)] = False
+    for number, k in left_out:
+        use[number, :, k] = False
     use[:, options.channels(like.n_channels)] = False
     if delay is not None:
         use &= ~_take_out_delay(sums, delay)
@@ -222,23 +234,32 @@ def solve_gains(
         tolerance=options.tolerance,
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    snr = np.divide(np.abs(found.values), found.errors, out=np.zeros_like(found.errors), where=found.errors > 0)
-    snr[(found.errors == 0) & (found.values != 0)] = np.float32(1e6)  # no noise at all
-    flags = (found.baselines == 0) | ~found.converged[None] | (found.values == 0) | (snr < options.min_snr)
-    reasons = _unsolved(found, use, flags, options) | reasons
-    alive = ~np.asarray(flags.all((1, 2)))
-    cut_off = not_connected(sums.first, sums.second, np.asarray((sums.mm > 0).any((1, 2))), alive)
-    flags[cut_off] = True
-    reasons |= {int(p): "no baseline within the range of uv connects it with the others" for p in cut_off}
-    limits = {"sigma": options.template_sigma, "max_missing_share": options.max_missing_share}
-    flags, dead = screen(found.values, flags, found.errors, **limits)
-    reasons = dead | reasons
+    flagged = flag_solutions(found, use, sums, options)
     tried = (found.baselines > 0).any(0)
     unconverged = float((tried & ~found.converged).sum() / max(tried.sum(), 1))
     if unconverged > 0:
         notes.append(f"{unconverged:.1%} of the channels did not converge in {options.max_iterations} steps")
-    asked = options.reference_antenna
-    wanted = None if asked is None else _number(like, asked)
+    reference = _reference_antenna(like, flagged.flags, options.reference_antenna, notes)
+    steps = found.iterations[tried]
+    return Solved(
+        solutions=_table(sums, found, flagged, reference),
+        bad=by_antenna(flagged.reasons | left_out),
+        left_out=tuple(number for number, k in sorted(left_out) if k == 0 and (number, 1) in left_out),
+        notes=tuple(notes),
+        iterations=float(np.median(steps)) if steps.size else 0,
+        unconverged=unconverged,
+    )
+
+
+def _reference_antenna(like: MsInfo, flags: np.ndarray, asked: str | None, notes: list[str]) -> int:
+    """Number of the reference antenna; `notes` tell if it is not the one that was asked for.
+
+    Raises
+    ------
+    InvalidDataError
+        No antenna can be it.
+    """
+    wanted = None if asked is None else antenna_number(like, asked)
     reference = choose_reference(flags, like.positions_m, wanted)
     if reference is None:
         remedy = "Look at the data, the sources that are up, and the range of uv."
@@ -247,47 +268,24 @@ def solve_gains(
     if asked is not None and reference != wanted:
         why = "is not in the array" if wanted is None else "is flagged"
         notes.append(f"reference antenna {asked} {why}: {like.antenna_names[reference]} is taken")
-    values = refer(found.values, flags, reference)
-    solutions = make_solutions(
+    return reference
+
+
+def _table(sums: Sums, found: Gains, flagged: Flagged, reference: int) -> Solutions:
+    """Gains relative to the reference antenna; where they are flagged, 1 without error and SNR."""
+    like, flags = sums.like, flagged.flags
+    return make_solutions(
         "B Jones",
-        np.where(flags, 1, values),
+        np.where(flags, 1, refer(found.values, flags, reference)),
         time_s=float(np.mean(sums.time_s)),
         antenna_names=like.antenna_names,
         frequency_hz=like.freq_hz,
         channel_width_hz=like.channel_width_hz,
         flags=flags,
-        snr=np.where(flags, 0, snr),
+        snr=np.where(flags, 0, flagged.snr),
         errors=np.where(flags, 0, found.errors),
         reference_antenna=reference,
     )
-    steps = found.iterations[tried]
-    return Solved(solutions, reasons, left_out, tuple(notes), float(np.median(steps)) if steps.size else 0, unconverged)
-
-
-def _known(like: MsInfo, antennas: Sequence[int | str]) -> list[int]:
-    """Numbers of those that the array has."""
-    numbers = (_number(like, antenna) for antenna in antennas)
-    return sorted({number for number in numbers if number is not None})
-
-
-def _number(like: MsInfo, antenna: int | str) -> int | None:
-    try:
-        return like.antenna_numbers([antenna])[0]
-    except InputError:
-        return None
-
-
-def _unsolved(found: Gains, use: np.ndarray, flags: np.ndarray, options: SolveOptions) -> dict[int, str]:
-    """Why antennas have no solution in a polarization in which others have some."""
-    reasons: dict[int, str] = {}
-    for p, k in np.argwhere(flags.all(1) & ~flags.all((0, 1))):
-        why = f"its solutions in {'XY'[k]} do not reach an SNR of {options.min_snr:g}"
-        if not use[p, :, k].any():
-            why = f"it has no delay in {'XY'[k]}"
-        elif not found.baselines[p, :, k].any():
-            why = f"it has fewer than {options.min_baselines} baselines within the range of uv in {'XY'[k]}"
-        reasons.setdefault(int(p), why)
-    return reasons
 
 
 def _take_out_delay(sums: Sums, delay: Path) -> np.ndarray:

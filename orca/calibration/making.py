@@ -6,6 +6,7 @@ child (`orca.isolation`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from orca.antennas import BadAntennas
-from orca.calibration.delays import fit_delays
-from orca.calibration.gains import Solved, Summed, solve_gains, sum_integrations
+from orca.calibration.delays import Delays, fit_delays
+from orca.calibration.gains import Solved, solve_gains, sum_integrations
 from orca.calibration.made import PDF, PICTURE, TABLE, Calibrated, Clock, finish
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.reference import common_reference
@@ -144,63 +145,27 @@ def make_delays(
     Raises
     ------
     DataError
-        Too few subbands can be used.
+        Too few subbands can be used, or no antenna has solutions in all of them.
     InputError
         No source of the sky is up, or an antenna does not exist.
     """
     clock = Clock()
-    done: dict[str, tuple[Summed, Solved]] = {}
-    left_out: dict[str, str] = {}
-    for subband, source in sources.items():
-        try:
-            summed = sum_integrations(
-                [source],
-                folder / "unpacked" / subband,
-                sky=sky,
-                uv_range_lambda=solve.uv_range_lambda,
-                acceptance=knowledge.acceptance,
-            )
-            solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers)
-        except DataError as error:
-            left_out[source.name] = error.problem
-            continue
-        summed.sums.vm = summed.sums.mm = np.empty(0)  # the sums of a subband take 0.3 GB
-        done[subband] = summed, solved
+    done, left_out = _solve_subbands(sources, folder, sky, solve, knowledge)
     if len(done) < options.min_subbands:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         found = f"{len(done)} of {len(sources)} subbands can be used, needed are {options.min_subbands}"
         remedy = "Take another date, or lower the minimum."
         raise InvalidDataError(f"{found}{f' ({why})' if why else ''}", None, remedy)
-    likes = [summed.sums.like for summed, _ in done.values()]
-    windows = [solved.solutions for _, solved in done.values()]
-    notes = list(dict.fromkeys(note for _, solved in done.values() for note in solved.notes))
-    if len({window.reference_antenna for window in windows}) > 1:
-        found_one = common_reference(windows, likes[0].positions_m, windows[0].reference_antenna)
-        if found_one is None:
-            remedy = "Look at the data of each subband, or leave subbands out."
-            raise InvalidDataError("no antenna has solutions in all subbands and polarizations", None, remedy)
-        common, windows = found_one
-        notes.append(f"reference antenna of all subbands is {likes[0].antenna_names[common]}")
+    first, *_ = done.values()
+    windows, notes = _to_one_reference(list(done.values()))
     delays = fit_delays(windows, options.min_coherence)
-    times = [float(window.time_s[0]) for window in windows]
-    solutions = make_solutions(
-        "K Jones",
-        delays.values_ns[:, None, :],
-        time_s=float(np.mean(times)),
-        antenna_names=windows[0].antenna_names,
-        frequency_hz=delays.frequency_hz,
-        channel_width_hz=likes[0].channel_width_hz,
-        flags=delays.flags[:, None, :],
-        snr=(delays.coherence * np.sqrt(delays.frequency_hz.size))[:, None, :],
-        errors=delays.errors_ns[:, None, :],
-        reference_antenna=windows[0].reference_antenna,
-    )
-    write_table(folder / TABLE, solutions, likes[0].path)
-    known = set.intersection(*(set(solved.left_out) for _, solved in done.values()))
+    solutions = _delay_table(delays, windows, first.like.channel_width_hz)
+    write_table(folder / TABLE, solutions, first.like.path)
+    known = set.intersection(*(set(one.solved.left_out) for one in done.values()))
     previous = _previous(knowledge.previous, solutions)
     verdict = judge_delay(solutions, left_out=sorted(known), previous=previous, limits=knowledge.limits)
     notes = [*_warning(knowledge), *notes]
-    antennas = _antenna_notes(likes[0], *(solved for _, solved in done.values()))
+    antennas = _antenna_notes(first.like, *(one.solved for one in done.values()))
     if missing:
         notes.append(f"not recorded then: {', '.join(missing)}")
     words = [*notes, *antennas]
@@ -213,10 +178,89 @@ def make_delays(
         "n_integrations": 1,
         "median_error_ns": float(np.median(delays.errors_ns[good])) if good.any() else None,
         "median_coherence": float(np.median(delays.coherence[good])) if good.any() else None,
-        "reference_antenna": windows[0].antenna_names[windows[0].reference_antenna],
+        "reference_antenna": solutions.antenna_names[solutions.reference_antenna],
     }
-    used = tuple(path for summed, _ in done.values() for path in summed.used)
-    return finish(clock, folder, verdict, notes, antennas, float(np.mean(times)), used, left_out, numbers)
+    used = tuple(one.source for one in done.values())
+    return finish(clock, folder, verdict, notes, antennas, float(solutions.time_s[0]), used, left_out, numbers)
+
+
+@dataclass(frozen=True)
+class _Subband:
+    """Gains of one integration of a subband; without the sums, which take 0.3 GB."""
+
+    source: Path
+    like: MsInfo
+    solved: Solved
+
+
+def _solve_subbands(
+    sources: Mapping[str, Path], folder: Path, sky: SkyOptions, solve: SolveOptions, knowledge: Knowledge
+) -> tuple[dict[str, _Subband], dict[str, str]]:
+    """Gains by subband, all of one array, and why sources are left out, by file name."""
+    done: dict[str, _Subband] = {}
+    left_out: dict[str, str] = {}
+    for subband, source in sources.items():
+        try:
+            done[subband] = _solve_subband(source, folder / "unpacked" / subband, sky, solve, knowledge)
+        except DataError as error:
+            left_out[source.name] = error.problem
+    for subband, usual in _of_other_arrays(done).items():
+        left_out[done.pop(subband).source.name] = f"has other antennas than {usual}"
+    return done, left_out
+
+
+def _of_other_arrays(done: Mapping[str, _Subband]) -> dict[str, str]:
+    """Subbands that have other antennas than most, each with the first one that has what most have."""
+    arrays = {subband: one.like.antenna_names for subband, one in done.items()}
+    if len(set(arrays.values())) < 2:
+        return {}
+    most, _ = Counter(arrays.values()).most_common(1)[0]
+    usual = next(subband for subband, names in arrays.items() if names == most)
+    return {subband: usual for subband, names in arrays.items() if names != most}
+
+
+def _solve_subband(source: Path, folder: Path, sky: SkyOptions, solve: SolveOptions, knowledge: Knowledge) -> _Subband:
+    summed = sum_integrations(
+        [source], folder, sky=sky, uv_range_lambda=solve.uv_range_lambda, acceptance=knowledge.acceptance
+    )
+    solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers)
+    return _Subband(source, summed.sums.like, solved)
+
+
+def _to_one_reference(subbands: Sequence[_Subband]) -> tuple[list[Solutions], list[str]]:
+    """Solutions of all subbands relative to one antenna, and notes.
+
+    Raises
+    ------
+    InvalidDataError
+        No antenna has solutions in all of them.
+    """
+    windows, like = [one.solved.solutions for one in subbands], subbands[0].like
+    notes = list(dict.fromkeys(note for one in subbands for note in one.solved.notes))
+    if len({window.reference_antenna for window in windows}) == 1:
+        return windows, notes
+    found = common_reference(windows, like.positions_m, windows[0].reference_antenna)
+    if found is None:
+        remedy = "Look at the data of each subband, or leave subbands out."
+        raise InvalidDataError("no antenna has solutions in all subbands and polarizations", None, remedy)
+    common, windows = found
+    return windows, [*notes, f"reference antenna of all subbands is {like.antenna_names[common]}"]
+
+
+def _delay_table(delays: Delays, windows: Sequence[Solutions], channel_width_hz: float) -> Solutions:
+    """One K Jones solution for all subbands, in the middle of their times."""
+    return make_solutions(
+        "K Jones",
+        delays.values_ns[:, None, :],
+        time_s=float(np.mean([window.time_s[0] for window in windows])),
+        antenna_names=windows[0].antenna_names,
+        frequency_hz=delays.frequency_hz,
+        channel_width_hz=channel_width_hz,
+        flags=delays.flags[:, None, :],
+        snr=(delays.coherence * np.sqrt(delays.frequency_hz.size))[:, None, :],
+        errors=delays.errors_ns[:, None, :],
+        reference_antenna=windows[0].reference_antenna,
+    )
 
 
 def _previous(path: Path | None, solutions: Solutions) -> Solutions | None:

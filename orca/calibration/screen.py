@@ -23,7 +23,7 @@ def screen(
     *,
     sigma: float = 7.0,
     max_missing_share: float = 0.5,
-) -> tuple[np.ndarray, dict[int, str]]:
+) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
     """Flag dead antennas, solutions off the median template, and channels and antennas that are hardly left.
 
     The template of a polarization is the median over antennas of the amplitudes, each divided by the antenna's own
@@ -48,18 +48,18 @@ def screen(
     -------
     flags : like values, bool
         With those of the input.
-    dead : dict of antenna number to reason
-        Antennas that lost all solutions of a polarization here.
+    dead : dict of antenna number and polarization (0, 1) to reason
+        Those that lost all solutions here.
     """
     flags = flags | ~np.isfinite(values) | (values == 0)
-    dead: dict[int, str] = {}
+    dead: dict[tuple[int, int], str] = {}
     for k in range(2):
         amplitude = np.where(flags[:, :, k], np.nan, np.abs(values[:, :, k]))
         level = _median(amplitude, 1)
         usual = _median(level, 0)
         silent = level < DEAD_LEVEL * usual
         for p in np.flatnonzero(silent):
-            dead[int(p)] = f"its amplitude in {'XY'[k]} is {level[p] / usual:.0%} of the median"
+            dead[int(p), k] = f"its amplitude is {level[p] / usual:.0%} of the median"
         amplitude[silent] = np.nan
         had = ~flags[:, :, k].all(1) & ~silent
         own = np.zeros(level.shape) if errors is None else _median(errors[:, :, k] / amplitude, 1)
@@ -69,7 +69,7 @@ def screen(
         lost = had & flags[:, :, k].all(1)
         if not flags[:, :, k].all():  # else it is not the antennas' fault
             for p in np.flatnonzero(lost):
-                dead.setdefault(int(p), f"most of its solutions in {'XY'[k]} are missing, or off those of the others")
+                dead[int(p), k] = "most of its solutions are missing, or off those of the others"
     return flags, dead
 
 

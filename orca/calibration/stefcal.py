@@ -31,7 +31,9 @@ class Gains:
         0 where there is none.
     errors : like values, float32
         Standard error of the real and of the imaginary part, from the scatter of the data about the fit; with phases
-        relative to the whole array, so without what the phase of a reference antenna adds.
+        relative to the whole array. A phase relative to antenna r has the error
+        sqrt((e_p / abs(g_p))^2 + (e_r / abs(g_r))^2), but neither the phase of r nor its error is in the products
+        g_p g_q*, which are what calibrates data.
     baselines : like values, int32
         Number of baselines that the solution rests on.
     iterations : (n_channels, 2) int32

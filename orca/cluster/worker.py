@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,24 +13,33 @@ from distributed.worker import thread_state
 from orca.isolation import preload
 
 STEPS_TOPIC = "orca-steps"
+NODE_PLUGIN = "orca-node"
 ISOLATED_MODULES = ("orca.ms.stage", "orca.calibration.making", "orca.warm")
 """Imported once by the process from which isolated functions are forked."""
 
 
-def dask_setup(_worker: Any) -> None:
-    """Get the slow imports over with before the first task (called by Dask when the worker starts).
+async def dask_setup(worker: Any) -> None:
+    """Get the slow imports over with before the first task, and watch the process (called by Dask when it starts).
 
-    The worker of a single flow has preloaded that flow's module before, which asks for less: then nothing happens here.
+    The worker of a single flow has preloaded that flow's module before, which asks for less: then no import happens
+    here.
     """
+    from orca.cluster.node import node_plugin
+
     preload(ISOLATED_MODULES)
+    await worker.plugin_add(node_plugin(), name=NODE_PLUGIN)
+    atexit.register(gc.freeze)  # the last collection finds nothing, and takes half a second
 
 
 def report_step(unit: str, step: str) -> None:
-    """Tell whoever waits for this unit what is done with it now; outside Dask nobody does."""
+    """Tell whoever waits for this unit, or looks at this worker, what is done with it now; outside Dask nobody does."""
     try:
-        get_worker().log_event(STEPS_TOPIC, {"unit": unit, "step": step})
+        worker = get_worker()
     except ValueError:  # no worker here
         return
+    worker.log_event(STEPS_TOPIC, {"unit": unit, "step": step})
+    if (node := worker.plugins.get(NODE_PLUGIN)) is not None:
+        node.note(thread_state.key, unit, step)
 
 
 def stop_signal() -> Callable[[], str | None]:

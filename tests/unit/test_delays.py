@@ -45,7 +45,7 @@ def a_window(values: np.ndarray, band: telescope.Subband, names: tuple[str, ...]
     )
 
 
-def lines(delays_ns: np.ndarray, noise_rad: float, seed: int = 1, channels: int = 96) -> list[Solutions]:
+def lines(delays_ns: np.ndarray, noise_rad: float | np.ndarray, seed: int = 1, channels: int = 96) -> list[Solutions]:
     """Gains (n_antennas, 2) that are nothing but a delay, an offset, and noise of the phase."""
     rng = np.random.default_rng(seed)
     offset = rng.uniform(0, 2 * np.pi, delays_ns.shape)[:, None]
@@ -101,6 +101,17 @@ def test_errors_are_the_scatter_over_many_realisations() -> None:
         scatter = np.sqrt(np.mean(found.values_ns**2))
         assert np.sqrt(np.mean(found.errors_ns**2)) == pytest.approx(scatter, rel=0.06)
         assert found.coherence.mean() == pytest.approx(np.exp(-(noise**2) / 2), rel=0.01)
+
+
+def test_errors_include_the_noise_of_the_reference_antenna() -> None:
+    noise = np.array([0.3, 0.1, 0.3, 0.6])[:, None, None]  # of the first, which is the reference, and of others
+    found = []
+    for seed in range(150):
+        made = lines(np.zeros((4, 2)), noise, seed)[:2]
+        found.append(fit_delays([replace(w, values=w.values * w.values[:, :1].conj()) for w in made]))
+    scatter = np.sqrt(np.mean([delays.values_ns**2 for delays in found], axis=(0, 2)))[1:]
+    reported = np.sqrt(np.mean([delays.errors_ns**2 for delays in found], axis=(0, 2)))[1:]
+    np.testing.assert_allclose(reported, scatter, rtol=0.15)
 
 
 def test_an_antenna_whose_phases_are_random_is_flagged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from some_sums import some_sums
 from orca.calibration.accumulate import Sums
 from orca.calibration.gains import Solved, solve_gains, sum_integrations
 from orca.calibration.options import SolveOptions
-from orca.calibration.tables import make_solutions, write_table
+from orca.calibration.tables import Solutions, make_solutions, write_table
 from orca.errors import InputError, InvalidDataError
 from orca.ms.truth import Truth, read_truth
 from orca.skyoptions import SkyOptions
@@ -45,6 +46,13 @@ def referred(gains: np.ndarray, reference: int) -> np.ndarray:
     return gains * np.exp(-1j * np.angle(gains[reference]))[None]
 
 
+def error_of_phase(solutions: Solutions) -> np.ndarray:
+    """Errors of the gains across their direction, (n_antennas, n_channels, 2), with the reference antenna's phase."""
+    snr = np.where(solutions.flags[0], np.inf, solutions.snr[0])
+    error = np.abs(solutions.values[0]) * np.hypot(1 / snr, 1 / snr[solutions.reference_antenna])
+    return np.where(solutions.flags[0], 0, error)
+
+
 def assert_true(found: Solved, truth: Truth, share: float = 0.99) -> None:
     """What is not flagged is the truth, as far as its errors go; what is dead is flagged, and little else."""
     solutions = found.solutions
@@ -54,10 +62,9 @@ def assert_true(found: Solved, truth: Truth, share: float = 0.99) -> None:
     assert good[~dead].mean() > share
     others = np.arange(len(good)) != solutions.reference_antenna
     off = (solutions.values[0] - referred(truth.gains, solutions.reference_antenna))[others][good[others]]
-    reach = np.abs(off) / np.sqrt(2) / solutions.errors[0][others][good[others]]
-    # mean square of the real and of the imaginary part; the reference antenna's own phase adds to the error
-    assert 0.85 < np.sqrt(np.mean(reach**2)) < 1.5
-    assert reach.max() < 6
+    reach = np.abs(off) / np.hypot(solutions.errors[0], error_of_phase(solutions))[others][good[others]]
+    assert np.sqrt(np.mean(reach**2)) == pytest.approx(1, abs=0.15)
+    assert reach.max() < 5
     assert (solutions.values[0][~good] == 1).all()
     assert (solutions.errors[0][~good] == 0).all()
     assert (solutions.snr[0][~good] == 0).all()
@@ -104,12 +111,46 @@ def test_dead_antennas_are_found_and_named(solved: Callable[..., tuple[Solved, T
     assert_true(found, truth)
 
 
-def test_a_dead_polarization_is_found_and_the_rest_is_true(solved: Callable[..., tuple[Solved, Truth]]) -> None:
-    found, truth = solved(dead_polarizations=("12X",))
+def test_of_an_antenna_with_one_dead_polarization_the_other_one_is_solved(
+    solved: Callable[..., tuple[Solved, Truth]],
+) -> None:
+    found, truth = solved(dead_polarizations=("12X", "5Y"))
     assert found.solutions.flags[0, 12, :, 0].all()
-    assert found.bad[12].startswith("X is ")
-    assert not np.delete(found.solutions.flags[0], 12, axis=0).mean() > 0.01
-    assert_true(found, truth, 0.95)
+    assert found.solutions.flags[0, 5, :, 1].all()
+    assert sorted(found.bad) == [5, 12]
+    for number, polarization in ((12, "X"), (5, "Y")):
+        assert re.fullmatch(rf"[\d.]+ dB weaker than the other \w+( antennas)? \({polarization}\)", found.bad[number])
+    assert found.left_out == ()
+    assert_true(found, truth)  # the other polarization, and all other antennas
+
+
+def test_a_dead_polarization_of_an_antenna_that_is_known_to_be_bad_changes_nothing(
+    solved: Callable[..., tuple[Solved, Truth]],
+) -> None:
+    found, _ = solved(dead_polarizations=("12X",), bad=(12,))
+    assert (found.bad, found.left_out) == ({12: "known to be bad"}, (12,))
+    assert found.solutions.flags[0, 12].all()
+
+
+def test_a_polarization_that_has_no_autocorrelations_at_all_does_not_touch_the_other() -> None:
+    made = some_sums(noise=0.05)
+    made.sums.power[..., 1], made.sums.samples[..., 1] = 0, 0
+    found = solve_gains(made.sums, SolveOptions())
+    assert found.solutions.flags[..., 1].all()
+    assert not found.solutions.flags[..., 0].any()
+    assert found.bad == dict.fromkeys(range(24), "no power (Y)")
+
+
+def test_each_polarization_says_for_itself_why_it_is_bad() -> None:
+    gains = np.ones((24, 16, 2), complex)
+    gains[4, :, 1] = 0.05
+    made = some_sums(noise=0.6, gains=gains)
+    made.sums.power[4, :, 0] = 0
+    made.sums.power[7] = 0
+    found = solve_gains(made.sums, SolveOptions(min_snr=3.0))
+    assert found.bad == {4: "no power (X); its solutions do not reach an SNR of 3 (Y)", 7: "no power"}
+    assert found.left_out == (7,)
+    assert found.solutions.flags[0, [4, 7]].all()
 
 
 def test_dead_antennas_without_autocorrelations_are_seen_in_their_gains(
@@ -192,7 +233,7 @@ def test_with_a_delay_table_first_the_product_is_the_same(
     product = after.solutions.values[0] * np.exp(2j * np.pi * turns)
     if where == "flagged":
         assert after.solutions.flags[0, 6, :, 1].all()
-        assert after.bad == {6: "it has no delay in Y"}
+        assert after.bad == {6: "it has no delay (Y)"}
         within = 5 * np.median(alone.solutions.errors)  # one antenna less
     else:
         np.testing.assert_array_equal(after.solutions.flags, alone.solutions.flags)
@@ -247,6 +288,29 @@ def test_an_antenna_too_far_away_for_the_range_of_uv_is_flagged_and_named(
     assert np.median(np.abs(off[good])) < 2 * np.median(found.solutions.errors[0][good])
 
 
+def test_errors_are_the_scatter_over_many_realisations_of_the_noise() -> None:
+    """The channels are the realisations. The reference antenna's phase adds to others', and calibrates nothing."""
+    n, reference = 1500, 5
+    rng = np.random.default_rng(4)
+    one = rng.uniform(0.5, 1.5, (24, 1, 2)) * np.exp(2j * np.pi * rng.uniform(0, 1, (24, 1, 2)))
+    made = some_sums(24, n, noise=0.1, gains=np.repeat(one, n, 1), same_weights=True)
+    options = SolveOptions(reference_antenna=str(reference), template_sigma=100, tolerance=1e-5)
+    solutions = solve_gains(made.sums, options).solutions
+    assert (solutions.reference_antenna, solutions.flags.any()) == (reference, False)
+    values = solutions.values[0].astype(complex)
+    errors = np.sqrt((solutions.errors[0].astype(float) ** 2).mean(1))
+    turned = values * referred(one, reference).conj() / np.abs(one)
+    np.testing.assert_allclose(np.abs(values).std(1), errors, rtol=0.15)
+    across = np.sqrt((error_of_phase(solutions) ** 2).mean(1))
+    others = np.arange(24) != reference
+    np.testing.assert_allclose(turned.imag.std(1)[others], across[others], rtol=0.15)
+    first, second = made.sums.first, made.sums.second
+    scatter = (values[first] * values[second].conj()).std(1)  # of what data are divided by
+    amplitude = np.abs(one[:, 0])
+    expected = np.sqrt(2) * np.hypot(amplitude[first] * errors[second], amplitude[second] * errors[first])
+    np.testing.assert_allclose(scatter, expected, rtol=0.15)
+
+
 def test_a_group_that_nothing_connects_with_the_others_is_flagged_and_named() -> None:
     made = some_sums()
     island = np.zeros(24, bool)
@@ -259,6 +323,18 @@ def test_a_group_that_nothing_connects_with_the_others_is_flagged_and_named() ->
     assert all("connects it with the others" in why for why in found.bad.values())
     expected = referred(made.gains, found.solutions.reference_antenna)[~island]
     np.testing.assert_allclose(found.solutions.values[0, ~island], expected, atol=1e-5)
+
+
+def test_a_group_may_be_apart_in_one_polarization_alone() -> None:
+    made = some_sums()
+    island = np.isin(np.arange(24), [2, 5, 9, 13, 17, 20])
+    apart = island[made.sums.first] != island[made.sums.second]
+    made.sums.mm[apart, :, 0], made.sums.vm[apart, :, 0] = 0, 0
+    found = solve_gains(made.sums, SolveOptions())
+    np.testing.assert_array_equal(found.solutions.flags[0, :, :, 0].all(1), island)
+    assert not found.solutions.flags[0, :, :, 1].any()
+    why = "no baseline within the range of uv connects it with the others (X)"
+    assert found.bad == dict.fromkeys(np.flatnonzero(island), why)
 
 
 def test_one_polarization_without_any_signal_leaves_the_other() -> None:

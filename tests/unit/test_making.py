@@ -103,13 +103,42 @@ def test_delays_are_made_of_several_subbands(
     assert "not recorded then: 46MHz" in json.loads((tmp_path / "work" / NUMBERS).read_text())["notes"]
 
 
+def test_an_antenna_with_one_dead_polarization_has_the_delay_of_the_other_one(
+    simulations: Callable[..., list[Path]], root_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    sets = simulations(start=START, subbands=BANDS, channels=48, dead_polarizations=("12X",))
+    delays_of(dict(zip(BANDS, sets, strict=True)), tmp_path / "work")
+    [table] = read_table(tmp_path / "work" / TABLE)
+    assert [tuple(place) for place in np.argwhere(table.flags[0, :, 0])] == [(12, 0)]
+    delays = read_truth(root_of(sets[0]), BANDS[0]).delays_ns
+    expected = delays[12, 1] - delays[table.reference_antenna, 1]
+    assert table.values[0, 12, 0, 1] == pytest.approx(expected, abs=3)
+
+
 def test_subbands_that_cannot_be_used_are_left_out(by_band: dict[str, Path], tmp_path: Path) -> None:
     gone = tmp_path / "20260110_203100_55MHz.ms"
     made = delays_of(by_band | {"55MHz": gone}, tmp_path / "work")
     assert made.numbers["subbands"] == ", ".join(BANDS)
-    assert "no such file" in made.left_out[gone.name]
+    assert made.left_out == {gone.name: "there is no such file or folder"}
     with pytest.raises(InvalidDataError, match="5 of 6 subbands can be used, needed are 6"):
         delays_of(by_band | {"55MHz": gone}, tmp_path / "other", options=DelayOptions(min_subbands=6))
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_subband_of_another_array_is_left_out_even_if_it_is_the_first(
+    by_band: dict[str, Path], simulations: Callable[..., list[Path]], tmp_path: Path, position: int
+) -> None:
+    odd = BANDS[position]
+    [stranger] = simulations(start=START, subbands=(odd,), antennas=20, channels=48)
+    rest = {band: path for band, path in by_band.items() if band != odd}
+    expected = delays_of(rest, tmp_path / "expected")
+    made = delays_of(by_band | {odd: stranger}, tmp_path / "work")
+    assert made.left_out == {stranger.name: f"has other antennas than {next(iter(rest))}"}
+    assert made.used == expected.used == tuple(rest.values())
+    [found], [alone] = (read_table(tmp_path / name / TABLE) for name in ("work", "expected"))
+    np.testing.assert_array_equal(found.values, alone.values)
+    with pytest.raises(InvalidDataError, match=r"1 of 2 subbands can be used, needed are 2 .* has other antennas than"):
+        delays_of({odd: stranger, "73MHz": by_band["73MHz"]}, tmp_path / "two")
 
 
 def test_a_reference_antenna_that_is_dead_in_one_subband_is_replaced_in_all(

@@ -16,7 +16,7 @@ from file_times import age
 from orca.calibration import gains
 from orca.calibration.accumulate import Sums
 from orca.calibration.gains import Summed, sum_integrations
-from orca.errors import DataError, InputError, InvalidDataError, TruncatedDataError
+from orca.errors import DataError, DeadDataError, InputError, InvalidDataError, TruncatedDataError
 from orca.ms.acceptance import Acceptance
 from orca.ms.inspect import inspect
 from orca.sky import SkyModel, sky_model
@@ -238,6 +238,20 @@ def test_fewer_than_the_minimum_is_an_error_that_says_why(sets: list[Path], tmp_
     assert f"{sets[0].name} there is no such file" in text
     assert sets[2].name in text
     assert len(summed(sets, tmp_path / "work", minimum=1).used) == 1
+
+
+def test_of_a_single_one_the_error_is_its_own(
+    sets: list[Path], simulations: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    cut(sets[0])
+    with pytest.raises(TruncatedDataError) as caught:
+        summed(sets[:1], tmp_path / "work")
+    assert "integrations" not in caught.value.problem
+    assert caught.value.path == str(sets[0])
+    [tar] = simulations(start=START, tar=True, dead_subbands=("73MHz",))
+    with pytest.raises(DeadDataError, match="of the packets arrived") as dead:
+        summed([tar], tmp_path / "other")
+    assert dead.value.path == str(tar)  # not that of what it was unpacked into
 
 
 def test_none_at_all_is_an_error(tmp_path: Path) -> None:
