@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from orca.errors import InputError, InvalidDataError, MissingDataError, OrcaError, StorageError
+from orca.errors import InputError, OrcaError
 
 if TYPE_CHECKING:  # the configuration imports this module: no numpy at its top
     import numpy as np
 
 _NAME = re.compile(r"(?=.*\d)[A-Za-z][A-Za-z0-9._-]{0,31}", re.ASCII)
-_MAX_BYTES = 1_000_000  # a list that is longer is none
 
 
 def antenna(value: Any) -> str | int:
@@ -41,19 +38,21 @@ def antenna(value: Any) -> str | int:
     raise ValueError("expected an antenna: its correlator number, or its name such as LWA-114")
 
 
-def _antennas(value: Any) -> tuple[str | int, ...]:
+def antennas(value: Any) -> tuple[str | int, ...]:
+    """Antennas, none twice. Raises ValueError if it is no list, or holds something else."""
     if not isinstance(value, list | tuple):
         raise ValueError("expected a list of antennas: correlator numbers, or names such as LWA-114")
     return tuple(dict.fromkeys(antenna(item) for item in value))
 
 
 def _command(value: Any) -> Any:
-    if value is not None and not (isinstance(value, str) and value.strip() and _words(value)):
+    if value is not None and not (isinstance(value, str) and value.strip() and words(value)):
         raise ValueError("expected a command line: a program and its arguments")
     return value
 
 
-def _words(command: str) -> list[str]:
+def words(command: str) -> list[str]:
+    """A command line, split as a shell does. Raises ValueError if a quotation mark is not closed."""
     try:
         return shlex.split(command)
     except ValueError as error:
@@ -75,7 +74,7 @@ class BadAntennaSource(BaseModel):
         default=None,
         description="Program that prints the list, {date} in it is replaced: a JSON list, or one antenna a line",
     )
-    fallback: Annotated[tuple[str | int, ...], BeforeValidator(_antennas)] = Field(
+    fallback: Annotated[tuple[str | int, ...], BeforeValidator(antennas)] = Field(
         default=(), description="Antennas to leave out when file or command do not answer, or when there is neither"
     )
     deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which the command is given up")
@@ -104,11 +103,18 @@ class BadAntennas:
         What said so, for the report.
     warning : str or None
         Why the source was not used, and the fall-back list was.
+    places : mapping of antenna to str
+        File and line of those that stand in a file.
     """
 
     antennas: tuple[str | int, ...]
     source: str
     warning: str | None = None
+    places: Mapping[str | int, str] = field(default_factory=dict, compare=False)
+
+    def place(self, antenna: str | int) -> str:
+        """Where an antenna of the list stands."""
+        return self.places.get(antenna, self.source)
 
 
 def bad_antennas(source: BadAntennaSource, day: date) -> BadAntennas:
@@ -125,87 +131,19 @@ def bad_antennas(source: BadAntennaSource, day: date) -> BadAntennas:
     day : date
         UTC.
     """
+    from orca.antenna_lists import from_command, from_file
+
     day = day.date() if isinstance(day, datetime) else day
     try:
         if source.file is not None:
-            return _from_file(source.file, day)
+            return from_file(source.file, day)
         if source.command is not None:
-            return _from_command(source.command, day, source.deadline_s)
+            return from_command(source.command, day, source.deadline_s)
     except OrcaError as error:
         where = f"{error.path}: {error.problem}" if error.path else error.problem
-        used = f"used is the fall-back list of {len(source.fallback)} antennas"
+        used = f"used is the fall-back list of {len(source.fallback)} antenna{'s' if len(source.fallback) > 1 else ''}"
         return BadAntennas(source.fallback, "fall-back list of the configuration", f"bad antennas: {where}; {used}")
     return BadAntennas(source.fallback, "list of the configuration" if source.fallback else "no list is configured")
-
-
-def _from_file(file: Path, day: date) -> BadAntennas:
-    import yaml
-
-    remedy = "Give a list of antennas under each date, such as 2026-01-10: [12, LWA-114]"
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-        entries = yaml.safe_load(content) if len(content) <= _MAX_BYTES else None
-    except FileNotFoundError as error:
-        raise MissingDataError("there is no such file", file) from error
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidDataError("is no YAML, or has a date that does not exist", file, remedy) from error
-    if not isinstance(entries, dict) or not entries:
-        raise InvalidDataError("holds no lists by date", file, remedy)
-    lists = {_day_of(key, file, remedy): value for key, value in entries.items()}
-    valid = [key for key in lists if key <= day]
-    if not valid:
-        raise MissingDataError(f"has no list for {day}: its first is of {min(lists)}", file)
-    newest = max(valid)
-    try:
-        antennas = _antennas(lists[newest])
-    except ValueError as error:
-        raise InvalidDataError(f"{newest}: {error}", file, remedy) from error
-    return BadAntennas(antennas, f"{file}, list of {newest}")
-
-
-def _day_of(key: Any, file: Path, remedy: str) -> date:
-    if isinstance(key, date) and not isinstance(key, datetime):
-        return key
-    try:
-        return date.fromisoformat(key)
-    except (TypeError, ValueError):
-        raise InvalidDataError("a key in it is no date like 2026-01-10", file, remedy) from None
-
-
-def _from_command(command: str, day: date, deadline_s: float) -> BadAntennas:
-    from orca.process import run
-
-    words = [word.replace("{date}", day.isoformat()) for word in _words(command)]
-    try:
-        with tempfile.TemporaryDirectory(prefix="orca-antennas-") as folder:
-            log = Path(folder) / "printed"
-            run(words, log=log, deadline_s=deadline_s, threads=1)
-            first_line = f"{shlex.join(words)}\n".encode(errors="surrogateescape")  # which the log begins with
-            with log.open("rb") as stream:
-                printed = stream.read(len(first_line) + _MAX_BYTES + 1).removeprefix(first_line)
-    except OSError as error:
-        raise StorageError(f"its output cannot be kept ({error.strerror})", words[0]) from error
-    if len(printed) > _MAX_BYTES:
-        raise InvalidDataError("prints too much to be a list of antennas", words[0])
-    try:
-        return BadAntennas(_listed(printed.decode()), f"{words[0]}, for {day}")
-    except (ValueError, RecursionError):
-        raise InvalidDataError("prints no list of antennas: neither JSON, nor one antenna a line", words[0]) from None
-
-
-def _listed(text: str) -> tuple[str | int, ...]:
-    """What a program printed. Raises ValueError if it is no list."""
-    text = text.strip()
-    if text.startswith("["):
-        return _antennas(json.loads(text))
-    if text.lower() == "none":
-        return ()
-    if not text:
-        raise ValueError("nothing printed")  # as a query does whose database is empty or away
-    return _antennas([line for line in text.splitlines() if line.strip()])
 
 
 # ---- what the autocorrelations show ----
@@ -224,8 +162,8 @@ SPREAD_DB = (0.5, 2.0)
 
 def bad_by_autocorrelation(
     power: np.ndarray, core: np.ndarray | Sequence[bool], n_sigma: float = 7.0
-) -> dict[int, str]:
-    """Antennas whose autocorrelations are missing, or far from those of the others.
+) -> dict[tuple[int, int], str]:
+    """Polarizations of antennas whose autocorrelations are missing, or far from those of the others.
 
     The median over channels of an antenna's power in dB is compared with the median of its group, in units of 1.4826
     MAD (of both polarizations). Core and outriggers are groups of their own, since their signal chains differ; a
@@ -244,7 +182,7 @@ def bad_by_autocorrelation(
     Returns
     -------
     dict
-        Why, by antenna number. An antenna is listed if one of its polarizations is bad; the text says which.
+        Why, by antenna number and polarization (0 for X, 1 for Y).
 
     Raises
     ------
@@ -263,10 +201,7 @@ def bad_by_autocorrelation(
     alive = there.sum(axis=1) > MIN_ALIVE * np.maximum(recorded.sum(axis=0), 1)
     decibels = np.ma.masked_array(10 * np.log10(np.where(there, values, 1)), ~there)
     level = np.ma.median(decibels, axis=1).filled(np.nan)
-    why: dict[int, list[str]] = {}
-    for pol, letter in enumerate("XY"):
-        for number in np.flatnonzero(~alive[:, pol]):
-            why.setdefault(int(number), []).append(f"no power in {letter}")
+    why = dict.fromkeys(((number, pol) for number, pol in np.argwhere(~alive).tolist()), "no power")
     for group, name in ((in_core, "core antennas"), (~in_core, "outriggers")):
         own = alive & group[:, None]
         alone = own.sum(axis=0) >= MIN_GROUP
@@ -274,11 +209,10 @@ def bad_by_autocorrelation(
         near = np.abs(off[np.where(alone, own, alive)])
         near = near[near <= NEAR_DB]
         limit = n_sigma * np.clip(1.4826 * np.median(near), *SPREAD_DB) if near.size else np.inf
-        for number, pol in np.argwhere(own & (np.abs(off) > limit)):
+        for number, pol in np.argwhere(own & (np.abs(off) > limit)).tolist():
             how = f"{abs(off[number, pol]):.1f} dB {'stronger' if off[number, pol] > 0 else 'weaker'}"
-            others = name if alone[pol] else "antennas"
-            why.setdefault(int(number), []).append(f"{'XY'[pol]} is {how} than the other {others}")
-    return {number: "; ".join(texts) for number, texts in sorted(why.items())}
+            why[number, pol] = f"{how} than the other {name if alone[pol] else 'antennas'}"
+    return dict(sorted(why.items()))
 
 
 def _middle(level_db: np.ndarray) -> float:

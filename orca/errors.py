@@ -37,7 +37,7 @@ class OrcaError(Exception):
 
     def __str__(self) -> str:
         text = self.problem if self.path is None else f"{self.path}: {self.problem}"
-        text = text if self.remedy is None else f"{text}. {self.remedy}"
+        text = text if self.remedy is None else f"{text}{'' if text.endswith('?') else '.'} {self.remedy}"
         return f"{text}\n{self.tail}" if self.tail else text
 
 

@@ -68,7 +68,7 @@ def utc_of(time: datetime) -> datetime:
         raise InputError(
             f"the time {time.isoformat()} has no time zone", remedy="Use an aware datetime, such as one with tzinfo=UTC"
         )
-    return time.astimezone(UTC)
+    return datetime(*time.utctimetuple()[:6], time.microsecond, UTC)  # plain, also of a class that inherits from it
 
 
 def time_s_of(time: datetime) -> float:

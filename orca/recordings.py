@@ -80,6 +80,32 @@ def block_about(root: Path, band: str, centre: datetime, integrations: int) -> l
     return inside[:integrations]
 
 
+def block_in(found: Sequence[Recording], middle: datetime, integrations: int) -> list[Recording]:
+    """Of some recordings, in the order of time, the most that lie in one block; of equals those nearest to a time."""
+    length = timedelta(seconds=(integrations - 0.5) * INTEGRATION_S)  # names have whole seconds
+    blocks = []
+    for number, first in enumerate(found):
+        following = found[number : number + integrations]
+        blocks.append([each for each in following if each.start - first.start < length])
+
+    def rank(block: list[Recording]) -> tuple[int, timedelta]:
+        return -len(block), abs(middle_of(block) - utc_of(middle))
+
+    return min(blocks, key=rank, default=[])
+
+
+def middle_of(block: Sequence[Recording]) -> datetime:
+    """Halfway from the first recording of a block to its last."""
+    return block[0].centre + (block[-1].centre - block[0].centre) / 2
+
+
+def hours_recorded(root: Path, band: str, day: datetime) -> list[int]:
+    """Hours of a day (UTC) of which there is anything of a subband."""
+    midnight = utc_of(day).replace(hour=0, minute=0, second=0, microsecond=0)
+    found = recordings(root, band, midnight, midnight + timedelta(days=1) - timedelta(seconds=1))
+    return sorted({recording.start.hour for recording in found})
+
+
 def subbands_recorded(root: Path, day: datetime) -> list[str]:
     """Names of the subbands that have anything recorded on a day (UTC), from the lowest."""
     bands = [entry for entry in _names(root) if _is_subband(entry.name)]

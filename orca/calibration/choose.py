@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from orca import naming, telescope
@@ -148,6 +148,24 @@ def latest_good(root: Path, kind: Kind, before_s: float, subband: str | None = N
         if good:
             return max(good, key=lambda found: found.time_s).table
     return None
+
+
+def delays_for(root: Path, day: date, max_age_days: float) -> tuple[Path | None, str]:
+    """The delay table with which a day's bandpasses are solved: its own, or the last good one before.
+
+    Returns
+    -------
+    path, str
+        None if there is none that is not too old; and what to say about it, empty if it is the day's own.
+    """
+    end_s = telescope.time_s_of(datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1))
+    found = latest_good(root, "delay", end_s)
+    made = naming.parse(found).day if found else None
+    if found is None or made is None:
+        return None, f"no delays of {day} or before it: the bandpasses are solved without"
+    if (day - made).days > max_age_days:
+        return None, f"no delays of {day}, and those of {made} are too old: the bandpasses are solved without"
+    return found, "" if made == day else f"no delays of {day}: those of {made} are taken"
 
 
 def _usable(table: Path, kind: Kind, band: str | None) -> Candidate | None:

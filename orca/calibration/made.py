@@ -6,15 +6,18 @@ import json
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orca.quality import Verdict
+from orca.telescope import datetime_of
 
 TABLE, PDF, PICTURE, NUMBERS = "table", "qa.pdf", "qa.png", "qa.json"
 """Names in the folder of scratch."""
 REPORTS = (PDF, PICTURE, NUMBERS)
+_SHOWN = 3
+"""Measurement Sets that were left out and are named in one warning; the file of numbers has all of them."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,7 @@ class Calibrated:
     ----------
     passed : bool
     reasons, warnings : tuple of str
-        Why not, and what is worth a look.
-    notes : tuple of str
-        What else was done and not done: a reference antenna that was changed, integrations that are missing.
+        Why not, and what somebody should know who uses the table; what is noted of single antennas is in the report.
     time_s : float
         Middle of the data, MJD seconds UTC.
     used : tuple of Path
@@ -42,7 +43,6 @@ class Calibrated:
     passed: bool
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
-    notes: tuple[str, ...]
     time_s: float
     used: tuple[Path, ...]
     left_out: dict[str, str]
@@ -90,30 +90,42 @@ def finish(
     numbers : dict
         Besides those of the verdict.
     """
-    numbers = {
-        **verdict.numbers,
-        **numbers,
-        "time_s": time_s,
-        "passed": int(verdict.passed),
-        "reason": "; ".join(verdict.reasons),
-    }
     seconds, cpu_seconds = clock.read()
     made = Calibrated(
         passed=verdict.passed,
         reasons=tuple(verdict.reasons),
-        warnings=tuple(verdict.warnings),
-        notes=tuple(notes),
+        warnings=(*verdict.warnings, *_left_out(left_out, len(used) + len(left_out)), *notes),
         time_s=time_s,
         used=tuple(used),
         left_out=left_out,
-        numbers=numbers,
+        numbers={
+            **verdict.numbers,
+            **numbers,
+            "time_s": time_s,
+            "passed": int(verdict.passed),
+            "reason": "; ".join(verdict.reasons),
+        },
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-    of_this_run = ("seconds", "cpu_seconds", "peak_memory_bytes")  # they stand in the manifest: the file stays the same
-    told = {key: value for key, value in asdict(made).items() if key not in of_this_run}
-    told |= {"sets_left_out": told.pop("left_out"), "antenna_notes": list(antennas)}
-    text = json.dumps({**verdict.plain(), **told}, indent=2, default=str)
-    (folder / NUMBERS).write_text(text + "\n")
+    told = {
+        **verdict.plain(),
+        "warnings": made.warnings,
+        "numbers": {**verdict.numbers, **numbers},
+        "time_utc": f"{datetime_of(time_s):%Y-%m-%dT%H:%M:%SZ}",
+        "time_mjd_s": time_s,
+        "used": list(map(str, used)),
+        "sets_left_out": left_out,
+        "antenna_notes": list(antennas),
+    }
+    (folder / NUMBERS).write_text(json.dumps(told, indent=2, default=str) + "\n")
     return made
+
+
+def _left_out(left_out: dict[str, str], count: int) -> list[str]:
+    if not left_out:
+        return []
+    named = [f"{name}: {reason}" for name, reason in list(left_out.items())[:_SHOWN]]
+    more = [f"and {len(left_out) - _SHOWN} more"] if len(left_out) > _SHOWN else []
+    return [f"{len(left_out)} of {count} Measurement Sets left out ({'; '.join([*named, *more])})"]

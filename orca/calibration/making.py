@@ -154,7 +154,7 @@ def make_delays(
     if len(done) < options.min_subbands:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         found = f"{len(done)} of {len(sources)} subbands can be used, needed are {options.min_subbands}"
-        remedy = "Take another date, or lower the minimum."
+        remedy = "Take another date, or lower --min-subbands."
         raise InvalidDataError(f"{found}{f' ({why})' if why else ''}", None, remedy)
     first, *_ = done.values()
     windows, notes = _to_one_reference(list(done.values()))

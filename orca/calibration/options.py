@@ -31,7 +31,14 @@ class DelayOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_subband_mhz: float = Field(default=41.0, ge=0, description="Lowest subband that takes part, MHz")
+    subbands: tuple[str, ...] = Field(
+        default=(),
+        description="Subbands that take part, such as 73MHz, may be repeated; all that were recorded without",
+        json_schema_extra={"cli": "--subband"},
+    )
+    min_subband_mhz: float = Field(
+        default=41.0, ge=0, description="Lowest subband that takes part if none are named, MHz"
+    )
     tolerance_s: float = Field(
         default=6.0, gt=0, description="Furthest that an integration may be from the transit of Cyg A, seconds"
     )

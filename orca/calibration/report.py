@@ -6,8 +6,9 @@ equal files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 from matplotlib import colormaps
@@ -28,79 +29,7 @@ from orca.quality_numbers import amplitude_change, amplitudes_like, delay_change
 from orca.skygrid import DARK
 from orca.telescope import datetime_of, subband_of
 
-
-def bandpass_pdf(
-    path: Path,
-    solutions: Solutions,
-    verdict: Verdict,
-    previous: Solutions | None = None,
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write the report of a bandpass: a summary, then a page for each board with the curves of every antenna.
-
-    Parameters
-    ----------
-    path : Path
-        Written directly: give a scratch name.
-    solutions, verdict
-        A bandpass, and what `orca.quality.judge_bandpass` says about it.
-    previous : Solutions, optional
-        The last good bandpass: its amplitudes are drawn behind the others.
-    title : str
-        If left out, subband and time.
-    notes : lines of text
-        For the first page: which data it was made of, who said which antennas are bad.
-
-    Returns
-    -------
-    Path
-        The path given.
-    """
-    return _write_pdf(path, bandpass_figures(solutions, verdict, previous, title=title, notes=notes))
-
-
-def delay_pdf(
-    path: Path,
-    solutions: Solutions,
-    verdict: Verdict,
-    previous: Solutions | None = None,
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write the report of delays: a summary with the delays and their change, then all of them as a table.
-
-    Parameters are those of `bandpass_pdf`.
-    """
-    return _write_pdf(path, delay_figures(solutions, verdict, previous, title=title, notes=notes))
-
-
-def bandpass_picture(
-    path: Path,
-    solutions: Solutions,
-    verdict: Verdict,
-    previous: Solutions | None = None,
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write the first page of `bandpass_pdf` as PNG."""
-    return _write_png(path, next(bandpass_figures(solutions, verdict, previous, title=title, notes=notes)))
-
-
-def delay_picture(
-    path: Path,
-    solutions: Solutions,
-    verdict: Verdict,
-    previous: Solutions | None = None,
-    *,
-    title: str = "",
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write the first page of `delay_pdf` as PNG."""
-    return _write_png(path, next(delay_figures(solutions, verdict, previous, title=title, notes=notes)))
+P = ParamSpec("P")
 
 
 def bandpass_figures(
@@ -111,7 +40,26 @@ def bandpass_figures(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Iterator[Figure]:
-    """The pages of `bandpass_pdf`, each drawn when it is asked for."""
+    """The pages of the report of a bandpass: a summary, then one for each board with the curves of every antenna.
+
+    `bandpass_pdf` writes them, `bandpass_picture` the first of them; both get a path, then what this gets.
+
+    Parameters
+    ----------
+    solutions, verdict
+        A bandpass, and what `orca.quality.judge_bandpass` says about it.
+    previous : Solutions, optional
+        The last good bandpass: its amplitudes are drawn behind the others.
+    title : str
+        If left out, subband and time.
+    notes : lines of text
+        For the first page: which data it was made of, who said which antennas are bad.
+
+    Yields
+    ------
+    Figure
+        Drawn when it is asked for.
+    """
     title = title or _title("Bandpass", solutions)
     previous = previous if previous is not None and np.iscomplexobj(previous.values) else None
     figure = summary_page(verdict, title, notes)
@@ -134,7 +82,10 @@ def delay_figures(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Iterator[Figure]:
-    """The pages of `delay_pdf`, each drawn when it is asked for."""
+    """The pages of the report of delays: a summary with the delays and their change, then all of them as a table.
+
+    Parameters are those of `bandpass_figures`; `delay_pdf` and `delay_picture` write them.
+    """
     title = title or _title("Delays", solutions)
     previous = previous if previous is not None and previous.kind == solutions.kind else None
     change = None if previous is None else delay_change_ns(solutions, previous)
@@ -149,18 +100,32 @@ def delay_figures(
 # Files
 
 
-def _write_pdf(path: Path, figures: Iterable[Figure]) -> Path:
-    with PdfPages(path, metadata={"CreationDate": None}) as pdf:
-        for figure in figures:
-            pdf.savefig(figure)
-    return path
+def _to_pdf(figures: Callable[P, Iterator[Figure]]) -> Callable[Concatenate[Path, P], Path]:
+    """Write all pages to a path, which is returned. It is written directly: give a scratch name."""
+
+    def write(path: Path, *arguments: P.args, **options: P.kwargs) -> Path:
+        with PdfPages(path, metadata={"CreationDate": None}) as pdf:
+            for figure in figures(*arguments, **options):
+                pdf.savefig(figure)
+        return path
+
+    return write
 
 
-def _write_png(path: Path, figure: Figure) -> Path:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(path, "PNG")
-    return path
+def _to_png(figures: Callable[P, Iterator[Figure]]) -> Callable[Concatenate[Path, P], Path]:
+    """Write the first page to a path as PNG."""
+
+    def write(path: Path, *arguments: P.args, **options: P.kwargs) -> Path:
+        canvas = FigureCanvasAgg(next(figures(*arguments, **options)))
+        canvas.draw()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(path, "PNG")
+        return path
+
+    return write
+
+
+bandpass_pdf, bandpass_picture = _to_pdf(bandpass_figures), _to_png(bandpass_figures)
+delay_pdf, delay_picture = _to_pdf(delay_figures), _to_png(delay_figures)
 
 
 def _title(what: str, solutions: Solutions) -> str:

@@ -84,7 +84,7 @@ def bandpass(
     _calibrate("bandpass", arguments, date, raw, out, as_json, verbose)
 
 
-@from_model(sky=SkyOptions, solve=SolveOptions, block=BlockOptions, delay_options=DelayOptions)
+@from_model(exclude=("subbands",), sky=SkyOptions, solve=SolveOptions, block=BlockOptions, delay_options=DelayOptions)
 def calibrate(
     date: Day = None,
     subbands: Subbands = None,

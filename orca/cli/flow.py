@@ -146,5 +146,7 @@ def near(path: Path) -> Path:
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
     fields = {key: getattr(outcome, key) for key in ("unit", "status", "reason", "detail", "cause", "attempts")}
+    if outcome.detail == outcome.reason:
+        del fields["detail"]
     made = {} if outcome.result is None else outcome.result.model_dump(mode="json")
     return {**fields, **made}

@@ -17,8 +17,8 @@ from file_times import age
 from site_of_tests import Site, outcomes
 from test_imaging_faults import wait_for
 
-from flows.bandpass import Options, make_table
-from flows.bandpass import Site as Machines
+from flows.calibration_table import Options, make_table
+from flows.calibration_table import Site as Machines
 from orca import naming
 from orca.antennas import BadAntennas
 from orca.calibration.options import BlockOptions, SolveOptions
@@ -48,11 +48,12 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
     """What the flow knows of the machines, for a task that runs by itself, without Prefect's page."""
-    monkeypatch.setattr("flows.bandpass.show_picture", lambda *_: None)
+    monkeypatch.setattr("flows.calibration_table.show_picture", lambda *_: None)
     preload(ISOLATED_MODULES)
     return Machines(
         calibration=tmp_path / "calibration",
         scratch=tmp_path / "scratch",
+        trash=tmp_path / "trash",
         stage_s=120,
         reserve_bytes=0,
         acceptance=Acceptance(settle_s=0),

@@ -16,7 +16,7 @@ from some_products import a_manifest, a_set
 
 from orca import naming
 from orca.calibration.choice_options import ChoiceOptions
-from orca.calibration.choose import Choice, find_calibration, latest_good
+from orca.calibration.choose import Choice, delays_for, find_calibration, latest_good
 from orca.errors import InputError, MissingDataError
 from orca.products import publish
 from orca.telescope import datetime_of, sidereal_time_h, time_s_of
@@ -355,3 +355,19 @@ def test_the_last_good_bandpass_is_of_its_subband_and_strictly_before(shelf: She
     with pytest.raises(InputError, match="none is given"):
         latest_good(shelf.root, "bandpass", time_s_of(EVENING))
     assert latest_good(shelf.root / "nowhere", "delay", time_s_of(EVENING)) is None
+
+
+def test_a_day_takes_its_own_delays_or_says_whose_it_takes(shelf: Shelf) -> None:
+    day = EVENING.date()
+    assert delays_for(shelf.root, day, 7) == (
+        None,
+        f"no delays of {day} or before it: the bandpasses are solved without",
+    )
+    shelf.delay(EVENING + hours(24))
+    assert delays_for(shelf.root, day, 7)[0] is None
+    older = shelf.delay(EVENING - hours(48))
+    assert delays_for(shelf.root, day, 7) == (older, f"no delays of {day}: those of 2026-01-08 are taken")
+    assert delays_for(shelf.root, day, 1)[0] is None
+    assert "those of 2026-01-08 are too old" in delays_for(shelf.root, day, 1)[1]
+    own = shelf.delay(EVENING)
+    assert delays_for(shelf.root, day, 7) == (own, "")

@@ -11,7 +11,16 @@ import pytest
 
 from orca import naming
 from orca.errors import InputError, MissingDataError, StorageError
-from orca.recordings import Recording, block_about, nearest, recordings, subbands_recorded
+from orca.recordings import (
+    Recording,
+    block_about,
+    block_in,
+    hours_recorded,
+    middle_of,
+    nearest,
+    recordings,
+    subbands_recorded,
+)
 from orca.telescope import INTEGRATION_S
 
 BAND = "73MHz"
@@ -185,3 +194,24 @@ def test_subbands_of_a_day_from_the_lowest(record: Callable[..., Path], tmp_path
     assert subbands_recorded(tmp_path, at(5, day=11)) == ["55MHz"]
     assert subbands_recorded(tmp_path, at(5, day=12)) == []
     assert subbands_recorded(tmp_path / "nowhere", at(5)) == []
+
+
+def test_the_fullest_block_is_taken_and_of_equals_the_one_nearest_to_the_middle(
+    record: Callable[..., Path], tmp_path: Path
+) -> None:
+    made = series(record, at(20), 60)
+    found = recordings(tmp_path, BAND, at(20), at(21))
+    for middle, first in ((at(20, 5), 18), (at(19), 0), (at(23), 36)):
+        block = block_in(found, middle, 24)
+        assert paths(block) == made[first : first + 24]
+    assert abs(middle_of(block_in(found, at(20, 5), 24)) - at(20, 5)) < timedelta(seconds=INTEGRATION_S)
+    gap = [*found[:20], *found[30:50]]
+    assert paths(block_in(gap, at(20, 4), 12)) == made[8:20]
+    assert paths(block_in(gap, at(20, 4), 24)) in (made[:20], made[30:50])
+    assert block_in([], at(20), 24) == []
+
+
+def test_hours_of_a_day_with_recordings(record: Callable[..., Path], tmp_path: Path) -> None:
+    record(at(0, 0, 3)), record(at(20)), record(at(23, 59, 59)), record(at(3, day=11)), record(at(4), band="55MHz")
+    (record(at(5)).rename(tmp_path / "elsewhere"))
+    assert hours_recorded(tmp_path, BAND, at(12)) == [0, 20, 23]
