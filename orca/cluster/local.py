@@ -6,25 +6,17 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import dask
 import psutil
 from distributed import LocalCluster
 
+from orca.cluster.dask_parts import DASK_SETTINGS, MEMORY, PRELOAD
+from orca.cluster.pools import POOLS
 from orca.config import model as config
 from orca.disk import make_folder
-
-POOLS = ("default", "imaging", "bandpass", "cosmology")
-"""The work pools; a worker offers one resource of each name for every task that it can run."""
-DASK_SETTINGS = {
-    "distributed.admin.low-level-log-length": 20,  # else the scheduler grows by 50 kB a task
-    "distributed.scheduler.no-workers-timeout": "15 minutes",  # else a flow without workers waits for ever
-    "distributed.scheduler.worker-ttl": "30 minutes",  # casacore holds the interpreter's lock for long
-    "distributed.scheduler.allowed-failures": 2,
-    "distributed.comm.timeouts.connect": "60s",
-}
-
 
 WORKER_GB = 4.0
 """Memory that a worker should have at least: WSClean takes 2.5 GB for the telescope's usual image."""
@@ -85,8 +77,8 @@ def local_cluster(
                 worker_dashboard_address=None,
                 local_directory=str(scratch),
                 memory_limit=int(memory),
-                resources=dict.fromkeys(POOLS, threads),
-                preload=[*preload, "orca.cluster.worker"],
+                resources={**dict.fromkeys(POOLS, threads), MEMORY: memory / 1e9},
+                preload=[*preload, PRELOAD],
             )
         with cluster:
             cluster.scale(count)  # the workers come while the caller goes on
@@ -95,7 +87,12 @@ def local_cluster(
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Threads that are started meanwhile, and the processes that they start, never get SIGINT."""
+    """Threads that are started meanwhile, and the processes that they start, never get SIGINT.
+
+    The resource tracker of multiprocessing lets SIGINT through again in the thread that starts it, so that has to be
+    this one, and before.
+    """
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
