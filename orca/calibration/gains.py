@@ -168,7 +168,8 @@ def _too_few(
     why = "; ".join(f"{source.name} {error.problem}" for source, error in list(errors.items())[:3])
     found = f"{len(used)} of {len(sources)} integrations can be used, needed are {minimum}"
     first = sources[0].parent if sources else None
-    return InvalidDataError(f"{found}{f' ({why})' if why else ''}", first, "Take another time, or lower --min-integrations.")
+    told = f"{found} ({why})" if why else found
+    return InvalidDataError(told, first, "Take another time, or lower --min-integrations")
 
 
 def _unpacked(source: Path, reading: _Reading) -> Path:

@@ -67,7 +67,7 @@ def connected(settings: Config) -> Iterator[SyncPrefectClient]:
         There is no server, it does not answer, or it refuses what it is asked.
     """
     url = api_url(settings)
-    os.environ.update(server.client_environment(settings.prefect.home, url))
+    os.environ.update(server.client_environment(settings.prefect.home, url, settings.network.tls))
     from httpx import HTTPError, HTTPStatusError
     from prefect.client.orchestration import get_client
 
