@@ -1,6 +1,7 @@
 """The Prefect server of this machine: found, started when there is none, left for the next call, ended on request.
 
-It listens on the loopback interface only, on a port that the system chose; its database is SQLite in its own folder.
+It listens on the loopback interface only, on a port that the system chose; its database is SQLite in its own folder,
+unless the configuration names another. `orca up` starts the same server, supervised (`orca.cluster.services`).
 Nothing here imports Prefect, so that the server starts while its client is still being imported.
 """
 
@@ -12,11 +13,13 @@ import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +29,8 @@ from pathlib import Path
 
 import psutil
 
+from orca.cluster.server_settings import SERVER_SETTINGS
+from orca.config.secret import SecretUri
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
 from orca.products import write_text
@@ -33,6 +38,7 @@ from orca.products import write_text
 START_S = 120.0
 """How long a server may take to answer: a new database alone takes some 15 s on a slow machine."""
 DATABASE = "prefect.db"
+LOOPBACK = "127.0.0.1"
 _FACTORY = "prefect.server.api.server:create_app"
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 """No telemetry, ever."""
@@ -63,16 +69,65 @@ class Server:
 
     def healthy(self) -> bool:
         """Whether it answers."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return answers(self.url)
 
 
-def client_environment(home: Path, url: str) -> dict[str, str]:
-    """Environment that makes Prefect's client use the server at `url`; to be set before Prefect is imported."""
-    return {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+def answers(url: str, tls: Path | None = None) -> bool:
+    """Whether the server at an address answers; `tls` is the folder of the cluster's certificates."""
+    try:
+        context = ssl.create_default_context(cafile=tls / "ca.pem") if tls else None
+        with urllib.request.urlopen(f"{url}/health", timeout=2, context=context) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def client_environment(home: Path, url: str, tls: Path | None = None) -> dict[str, str]:
+    """Environment that makes Prefect's client use the server at `url`; to be set before Prefect is imported.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of Prefect's own files.
+    url : str
+    tls : Path, optional
+        Folder of the cluster's certificates (`network.tls`).
+    """
+    trusted = {"PREFECT_API_SSL_CERT_FILE": str(tls / "ca.pem")} if tls and url.startswith("https://") else {}
+    return {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": url, **trusted}
+
+
+def command(host: str, port: int, tls: Path | None = None) -> list[str]:
+    """Command line of a server that listens there; with certificates of this folder, by HTTPS."""
+    words = [sys.executable, "-m", "uvicorn", "--factory", _FACTORY, "--host", host, "--port", str(port)]
+    words += ["--log-level", "warning", "--timeout-keep-alive", "5"]
+    return (
+        words
+        if tls is None
+        else [*words, "--ssl-certfile", str(tls / "cert.pem"), "--ssl-keyfile", str(tls / "key.pem")]
+    )
+
+
+def environment(home: Path, url: str, database: SecretUri | None = None) -> dict[str, str]:
+    """What the environment of a server has to say besides the caller's; holds the database's password.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of its database, unless there is another.
+    url : str
+        Its address as clients have it.
+    database : SecretUri, optional
+        PostgreSQL.
+    """
+    parts = urllib.parse.urlsplit(url)
+    own = {**QUIET, **SERVER_SETTINGS, "PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    own |= {"PREFECT_SERVER_API_HOST": str(parts.hostname), "PREFECT_SERVER_API_PORT": str(parts.port)}
+    own["PREFECT_SERVER_UI_API_URL"] = url
+    if database is not None:
+        _, _, rest = database.reveal().partition("://")
+        own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"postgresql+asyncpg://{rest}"
+    return own
 
 
 def find(home: Path) -> Server | None:
@@ -90,15 +145,16 @@ def _among_processes(home: Path) -> Server | None:
         try:
             words = process.cmdline()
             if _FACTORY in words and process.environ().get("PREFECT_HOME") == str(home):
-                port = words[words.index("--port") + 1]
-                url, log = f"http://127.0.0.1:{port}/api", str(home / "server.log")
+                host, port = (words[words.index(option) + 1] for option in ("--host", "--port"))
+                scheme = "https" if "--ssl-certfile" in words else "http"
+                url, log = f"{scheme}://{host}:{port}/api", str(home / "server.log")
                 return Server(url, process.pid, process.create_time(), log)
         except (psutil.Error, ValueError, IndexError):
             continue
     return None
 
 
-def ensure(home: Path) -> tuple[Server, bool]:
+def ensure(home: Path, database: SecretUri | None = None) -> tuple[Server, bool]:
     """The server of this folder, started when there is none; and whether it was started now.
 
     It may not answer yet: `wait_until_healthy` before it is used.
@@ -106,7 +162,7 @@ def ensure(home: Path) -> tuple[Server, bool]:
     make_folder(home)
     with _locked(home):
         server = find(home)
-        return (server, False) if server is not None else (_start(home), True)
+        return (server, False) if server is not None else (_start(home, database), True)
 
 
 def wait_until_healthy(server: Server) -> None:
@@ -146,10 +202,10 @@ def make_template() -> Path:
     if not template.exists():
         template.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=template.parent) as home:
-            environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-            environment |= {**QUIET, "PREFECT_HOME": home}
-            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            settings = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+            settings |= {**QUIET, "PREFECT_HOME": home}
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            subprocess.run(upgrade, env=settings, check=True, stdout=subprocess.DEVNULL)
             made = Path(home) / "template.db"
             with closing(sqlite3.connect(Path(home) / DATABASE)) as full, closing(sqlite3.connect(made)) as copy:
                 full.backup(copy)
@@ -161,24 +217,29 @@ def _template() -> Path:
     return Path(sys.prefix) / "share" / "orca" / f"prefect-{version('prefect')}.db"
 
 
-def _start(home: Path) -> Server:
+def prepare_database(home: Path) -> None:
+    """Give a new folder the empty database that was made once, if it was."""
     if not (home / DATABASE).exists() and _template().exists():
         part = home / f"{DATABASE}.part"
         shutil.copyfile(_template(), part)
         part.replace(home / DATABASE)
-    port = _free_port()
-    log = home / "server.log"
-    command = [sys.executable, "-m", "uvicorn", "--factory", _FACTORY]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    environment |= {**QUIET, "PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
-    environment |= {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+
+
+def _start(home: Path, database: SecretUri | None) -> Server:
+    prepare_database(home)
+    port = free_port(LOOPBACK)
+    url, log = f"http://{LOOPBACK}:{port}/api", home / "server.log"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command(LOOPBACK, port),
+            env=kept | environment(home, url, database),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
-    created = psutil.Process(process.pid).create_time()
-    server = Server(f"http://127.0.0.1:{port}/api", process.pid, created, str(log))
+    server = Server(url, process.pid, psutil.Process(process.pid).create_time(), str(log))
     write_text(_state_file(home), json.dumps(asdict(server)))
     return server
 
@@ -196,9 +257,9 @@ def _state_file(home: Path) -> Path:
     return home / "server.json"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str) -> int:
+    """A port that nobody listens on at an address of this machine."""
+    with socket.create_server((host, 0)) as probe:
         return int(probe.getsockname()[1])
 
 

@@ -1,7 +1,7 @@
 """What a flow needs around it when a person runs it: a Prefect server and a Dask cluster, both got ready at once.
 
-On a cluster the configuration names both. On one machine the server is started when there is none, and left for the
-next call; the Dask cluster lives as long as the session.
+On a cluster the configuration names both. On one machine those of `orca up` are used; without them the server is
+started when there is none, and left for the next call, and the Dask cluster lives as long as the session.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from orca.cluster import server
+from orca.cluster.standing import api_url, dask_address
 from orca.config import Config
 
 CONSOLE_LOG_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
@@ -64,14 +65,14 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
     """
     own: server.Server | None = None
     started = False
-    if config.prefect.api_url is not None:
-        url = config.prefect.api_url.reveal()
-    elif "PREFECT_API_URL" in os.environ:
+    if config.prefect.api_url is None and "PREFECT_API_URL" in os.environ:
         url = os.environ["PREFECT_API_URL"]
+    elif (standing := api_url(config)) is not None:
+        url = standing
     else:
-        own, started = server.ensure(config.prefect.home)
+        own, started = server.ensure(config.prefect.home, config.prefect.database)
         url = own.url
-    os.environ.update(server.client_environment(config.prefect.home, url))
+    os.environ.update(server.client_environment(config.prefect.home, url, config.network.tls))
     if quiet:
         os.environ.setdefault(CONSOLE_LOG_LEVEL, "CRITICAL")
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # read by distributed here and in the workers
@@ -81,7 +82,7 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     with ExitStack() as stack:
-        address = config.dask.address or stack.enter_context(_own_cluster(config, preload))
+        address = dask_address(config) or stack.enter_context(_own_cluster(config, preload))
         yield Session(url, own, started, address)
 
 

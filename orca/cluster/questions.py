@@ -1,0 +1,178 @@
+"""Short questions to the parts of a cluster: each is really asked, and none waits for long.
+
+An answer that does not come is an answer, too: nothing here raises because a part is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from orca.cluster.security import CA, CERTIFICATE, KEY
+from orca.config.secret import SecretUri, mask
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a part said.
+
+    Attributes
+    ----------
+    healthy : bool
+    version : str
+    problem : str
+        Why it is not healthy.
+    facts : dict
+        What else it told.
+    """
+
+    healthy: bool
+    version: str = ""
+    problem: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def _silent(error: BaseException) -> Answer:
+    reason = mask(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+    return Answer(False, problem=f"does not answer ({reason})")
+
+
+def call_api(url: str, path: str, body: Any = None, *, tls: Path | None = None, method: str | None = None) -> Any:
+    """Call Prefect's API without Prefect, which takes seconds to import; returns what it said, None for nothing.
+
+    Raises
+    ------
+    OSError, ValueError
+        It does not answer, refuses, or says something else than JSON.
+    """
+    context = ssl.create_default_context(cafile=tls / CA) if tls and url.startswith("https://") else None
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(f"{url}/{path}", data=data, headers={"Content-Type": "application/json"}, method=method)
+    with urlopen(request, timeout=PATIENCE_S, context=context) as answer:
+        text = answer.read()
+        return json.loads(text) if text else None
+
+
+def unfinished(url: str, tls: Path | None = None) -> list[dict[str, Any]]:
+    """Flow runs that run or are about to, the latest 200, as the API has them; raises what `call_api` does."""
+    states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    question = {"flow_runs": states, "sort": "EXPECTED_START_TIME_DESC", "limit": 200}
+    found: list[dict[str, Any]] = call_api(url, "flow_runs/filter", question, tls=tls)
+    return found
+
+
+def ask_server(url: str, pools: Sequence[str] = (), tls: Path | None = None) -> Answer:
+    """Ask the Prefect server for its health, its version, unfinished flow runs, and who works for some pools.
+
+    The facts are ``flow_runs``, as the API has them, and ``workers``, a list for each pool that there is.
+    """
+    try:
+        call_api(url, "health", tls=tls)
+        known = {pool["name"] for pool in call_api(url, "work_pools/filter", {}, tls=tls)} & set(pools)
+        workers = {pool: call_api(url, f"work_pools/{pool}/workers/filter", {}, tls=tls) for pool in known}
+        facts = {"flow_runs": unfinished(url, tls), "workers": workers}
+        return Answer(True, str(call_api(url, "admin/version", tls=tls)), facts=facts)
+    except (OSError, ValueError) as error:
+        return _silent(error)
+
+
+def ask_redis(uri: SecretUri) -> Answer:
+    """Ask Redis for a sign of life and its version."""
+    import redis
+
+    try:
+        with redis.Redis.from_url(
+            uri.reveal(), socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S, retry=None
+        ) as client:
+            client.ping()
+            return Answer(True, str(client.info("server")["redis_version"]))
+    except (redis.RedisError, OSError, ValueError) as error:
+        return _silent(error)
+
+
+def ask_broker(uri: SecretUri, queues: Sequence[str] = (), tls: Path | None = None) -> Answer:
+    """Log in to RabbitMQ, and ask how many messages wait in some queues (fact ``queues``; None: not declared)."""
+    import amqp  # type: ignore[import-untyped]
+
+    parts = urlsplit(uri.reveal())
+    secure = parts.scheme == "amqps"
+    certificates = {"ca_certs": CA, "certfile": CERTIFICATE, "keyfile": KEY}
+    depths: dict[str, int | None] = {}
+    try:
+        with amqp.Connection(
+            f"{parts.hostname}:{parts.port or (5671 if secure else 5672)}",
+            userid=unquote(parts.username or "guest"),
+            password=unquote(parts.password or "guest"),
+            virtual_host=unquote(parts.path[1:]) or "/",
+            connect_timeout=PATIENCE_S,
+            read_timeout=PATIENCE_S,
+            write_timeout=PATIENCE_S,
+            ssl={key: str(tls / name) for key, name in certificates.items()} if secure and tls else secure,
+        ) as connection:
+            for queue in queues:
+                try:
+                    depths[queue] = connection.channel().queue_declare(queue, passive=True).message_count
+                except amqp.NotFound:
+                    depths[queue] = None
+            return Answer(True, connection.server_properties.get("version", ""), facts={"queues": depths})
+    except (amqp.AMQPError, OSError) as error:
+        return _silent(error)
+
+
+def ask_scheduler(address: str, security: Security | None = None) -> Answer:
+    """Ask the Dask scheduler for its version, and for its workers and what they run (fact ``workers``).
+
+    A client of Dask would do as well, but takes part in all the scheduler does until it is closed.
+    """
+    from distributed import rpc
+    from distributed.core import clean_exception
+    from distributed.protocol.pickle import dumps
+
+    async def ask() -> dict[str, Any]:
+        arguments = security.get_connection_args("client") if security else {}
+        async with rpc(address, timeout=PATIENCE_S, connection_args=arguments) as scheduler:
+            told = await scheduler.run_function(function=dumps(look), args=(), kwargs={})
+        if told["status"] == "error":
+            raise clean_exception(**told)[1]
+        found: dict[str, Any] = told["result"]
+        return found
+
+    try:
+        found = asyncio.run(asyncio.wait_for(ask(), 2 * PATIENCE_S))
+        return Answer(True, found["version"], facts={"workers": found["workers"]})
+    except (OSError, TimeoutError, ValueError, RuntimeError, ImportError) as error:
+        return _silent(error)
+
+
+def look(dask_scheduler: Any) -> dict[str, Any]:
+    """The version of Dask, and the workers as the scheduler knows them; runs in the scheduler."""
+    from distributed import __version__
+
+    from orca.cluster.worker import NODE_PLUGIN
+
+    workers = [
+        {
+            "name": str(worker.name),
+            "status": worker.status.name,
+            "slots": dict(worker.resources),
+            "used": dict(worker.used_resources),
+            "node": worker.metrics.get(NODE_PLUGIN) or {},
+            "processing": [
+                {"task": str(task.key), "pools": list(task.resource_restrictions or ())} for task in worker.processing
+            ],
+        }
+        for worker in dask_scheduler.workers.values()
+    ]
+    return {"version": __version__, "workers": workers}

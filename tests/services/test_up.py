@@ -1,0 +1,183 @@
+"""`orca up`, `orca status` and `orca down` with all real parts: what stands, what is told, and that it can be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from site_of_tests import ORCA, Site, outcomes
+from standing_stack import Stack, wait_for
+
+from orca.cluster.broker import find_program
+from orca.ms.simulate import SimulationOptions, simulate
+
+SMALL = ("--size", "256", "--scale", "0.5", "--calibration", "none")
+ALL = {"redis", "epmd", "rabbitmq", "server", "dask-scheduler", "flow-worker-default", "flow-worker-imaging"}
+FAKE = ("nodea", "nodeb")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """All parts, with Dask workers as if on two nodes."""
+    if find_program() is None:
+        pytest.skip("needs RabbitMQ")
+    made = Stack(Site(tmp_path_factory.mktemp("stack"), {"limits": {"settle_s": 2.0}}), pools={"hosts": [*FAKE]})
+    result = made.up()
+    yield made
+    made.down()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert made.processes() == []
+
+
+def test_all_parts_answer(stack: Stack) -> None:
+    status = stack.status()
+    parts = {part["name"]: part for part in status["parts"]}
+    assert status["healthy"]
+    assert ALL | {f"{host}-0" for host in FAKE} <= set(parts)
+    assert [name for name, part in parts.items() if not part["healthy"]] == []
+    versions = {name: parts[name]["version"] for name in ("redis", "rabbitmq", "server", "dask-scheduler", "nodea-0")}
+    assert all(version[0].isdigit() for version in versions.values()), versions
+    assert status["slots"]["imaging"] == {host: {"used": 0, "offered": 1} for host in FAKE}
+    assert status["queues"] == dict.fromkeys(("default", "imaging", "bandpass", "cosmology"))
+
+
+def test_everything_listens_on_the_loopback_interface_alone(stack: Stack) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in stack.processes()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 7
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_passwords_are_for_the_owner_only(stack: Stack) -> None:
+    secret = stack.known()["passwords"]["rabbitmq"]
+    holders = [path for path in stack.run_folder.rglob("*") if path.is_file() and secret in path.read_text("latin-1")]
+    assert stack.run_folder / "up.json" in holders
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holders} == {0o600}
+    shown = stack.site.run("status").stdout + stack.site.run("status", "--json").stdout
+    assert secret not in shown
+    commands = [" ".join(process.cmdline()) for process in stack.processes()]
+    assert not any(secret in command for command in commands)
+
+
+def test_up_again_changes_nothing(stack: Stack) -> None:
+    before = {part["name"]: part["pid"] for part in stack.status()["parts"]}
+    result = stack.up()
+    assert result.returncode == 0, result.stderr
+    assert {part["name"]: part["pid"] for part in stack.status()["parts"]} == before
+
+
+def test_a_deployment_runs_at_once_and_is_shown(stack: Stack, tmp_path: Path) -> None:
+    environment = stack.site.environment() | {"PREFECT_API_URL": stack.address("server")}
+    prefect = Path(sys.executable).with_name("prefect")
+    missing = json.dumps([str(tmp_path / "missing.ms")])
+    command = [prefect, "deployment", "run", "imaging/imaging", "-p", f"measurement_sets={missing}"]
+    ran = subprocess.run(
+        [*command, "--watch"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "no such file" in ran.stdout + (stack.run_folder / "logs" / "flow-worker-imaging.log").read_text().lower()
+
+
+def test_a_run_from_the_terminal_uses_what_stands(stack: Stack, tmp_path: Path) -> None:
+    [integration] = simulate(tmp_path / "raw", SimulationOptions(antennas=24, channels=8))
+    os.utime(integration, (1e9, 1e9))
+    result = stack.site.run("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
+    assert [made["status"] for made in outcomes(result).values()] == ["done"], result.stderr
+    assert list((stack.run_folder / "nodes").glob("*/scratch")), "a node works in its own scratch folder"
+    assert json.loads(stack.site.run("status", "--json").stdout)["server"]["url"] in stack.address("server")
+    assert not (stack.site.data / "prefect" / "server.json").exists(), "no second server was started"
+
+
+def test_two_homes_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> None:
+    other = Stack(Site(tmp_path / "other"), without=("rabbitmq", "dask", "flow-workers"))
+    other.site.folder.mkdir()
+    before = {part["name"]: part["pid"] for part in stack.status()["parts"]}
+    assert other.up().returncode == 0
+    assert {part["name"] for part in other.status()["parts"]} == {"redis", "server"}
+    assert set(other.known()["ports"].values()).isdisjoint(stack.known()["ports"].values())
+    assert other.down().returncode == 0
+    assert other.processes() == []
+    assert {part["name"]: part["pid"] for part in stack.status()["parts"]} == before
+
+
+def test_a_program_that_is_missing_is_left_out_with_a_word(tmp_path: Path) -> None:
+    """With a PATH without RabbitMQ and Redis; the plan is looked at, not started."""
+    script = (
+        "from orca import config; from orca.cluster.pools import load_pools; from orca.cluster.services import *\n"
+        "ports, words = dict.fromkeys(PORTS, 1), dict.fromkeys(PASSWORDS, 'x')\n"
+        f"plan = Plan(config.load(), load_pools(), __import__('pathlib').Path({str(tmp_path)!r}), ports, words)\n"
+        "print(plan.left_out, [service.known.name for service in plan.services][:2])"
+    )
+    environment = Site(tmp_path).environment() | {"PATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "'redis': 'redis-server is not installed here'" in told.stdout
+    assert "'rabbitmq': 'rabbitmq-server is not installed here'" in told.stdout
+    assert "['server', 'dask-scheduler']" in told.stdout
+
+
+def test_a_wrapper_of_the_system_is_not_taken_for_rabbitmq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's starts the system's node, and itself again and again under another name."""
+    wrapper = tmp_path / "rabbitmq-script-wrapper"
+    wrapper.touch(mode=0o755)
+    (tmp_path / "rabbitmq-env").touch()
+    (tmp_path / "rabbitmq-server").symlink_to(wrapper)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin")
+    assert find_program() is None or find_program().with_name("rabbitmq-defaults").exists()
+
+
+def test_an_unknown_part_to_leave_out_is_refused(tmp_path: Path) -> None:
+    result = Site(tmp_path).run("up", "--without", "rabbit")
+    assert result.returncode == 2
+    assert "rabbitmq" in result.stderr
+
+
+def test_a_configured_cluster_is_asked_as_well(stack: Stack, tmp_path: Path) -> None:
+    """From another home that knows the addresses only; the broker's is wrong."""
+    elsewhere = Site(
+        tmp_path,
+        {
+            "prefect": {"api_url": stack.address("server")},
+            "dask": {"address": stack.address("dask-scheduler")},
+            "queue": {"broker_uri": "pyamqp://nobody:wrong@127.0.0.1:9//"},
+        },
+    )
+    result = elsewhere.run("status", "--json")
+    parts = {part["kind"]: part for part in json.loads(result.stdout)["parts"]}
+    assert result.returncode == 1
+    assert parts["server"]["healthy"]
+    assert parts["scheduler"]["healthy"]
+    assert not parts["rabbitmq"]["healthy"]
+    assert "wrong" not in result.stdout + result.stderr
+
+
+def test_the_server_of_a_run_is_replaced_at_its_address(tmp_path: Path) -> None:
+    """Who uses it goes on with the new one; two servers must not share a database."""
+    stack = Stack(Site(tmp_path), without=("redis", "rabbitmq", "dask", "flow-workers"))
+    start = "from orca import config; from orca.cluster.server import ensure\n"
+    start += "print(ensure(config.load().prefect.home)[0].url)"
+    command = [sys.executable, "-c", start]
+    url = subprocess.run(command, env=stack.site.environment(), capture_output=True, text=True, check=True).stdout
+    try:
+        assert stack.up().returncode == 0
+        assert stack.address("server") == url.strip()
+        wait_for(lambda: stack.part("server")["healthy"], "the server")
+    finally:
+        stack.down()
+    assert stack.processes() == []
+    assert json.loads(stack.site.run("status", "--json").stdout) == {"server": None}
+
+
+def test_help_is_quick_to_read() -> None:
+    told = subprocess.run([ORCA, "up", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--without" in told
+    assert "--cluster" in told
