@@ -5,7 +5,6 @@ The science is imported where it runs: the process of the flow starts two second
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,7 @@ from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
-from orca.cluster.local import slot_memory_gb
+from orca.cluster.local import slot
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
@@ -47,6 +46,7 @@ class Site(Frozen):
     """What the machines are like: where to work, with which program, and how long."""
 
     scratch: Path
+    threads: int
     memory_gb: float
     wsclean: str
     wsclean_s: float
@@ -131,9 +131,11 @@ def imaging(
         options: How to image.
     """
     settings = config.load()
+    threads, memory_gb = slot(settings, "imaging")
     site = Site(
         scratch=settings.paths.scratch,
-        memory_gb=slot_memory_gb(settings.dask),
+        threads=threads,
+        memory_gb=memory_gb,
         wsclean=str(find_program(settings.execs.wsclean, "execs.wsclean")),
         wsclean_s=settings.limits.wsclean_s,
         stage_s=settings.limits.stage_s,
@@ -304,7 +306,7 @@ def _image(staged: Staged, unit: Unit, options: ImagingOptions, site: Site, work
     try:
         return image(
             staged.path,
-            fit_to_machine(options, os.cpu_count() or 1, site.memory_gb),
+            fit_to_machine(options, site.threads, site.memory_gb),
             site.wsclean,
             work.path,
             unit.name,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orca.cluster import server
+from orca.cluster import server, standing
 from orca.config import Config
 from orca.errors import InfrastructureError
 
@@ -36,16 +36,16 @@ class Change:
 
 
 def api_url(settings: Config) -> str:
-    """Address of the server: the configuration's, that of $PREFECT_API_URL, or that of this machine once it answers.
+    """Address of the server: the configuration's, that of $PREFECT_API_URL, or that of this machine.
 
     Raises
     ------
     InfrastructureError
         None is named, and none runs here; or it does not answer.
     """
-    if settings.prefect.api_url is not None:
-        return settings.prefect.api_url.reveal()
-    if url := os.environ.get("PREFECT_API_URL"):
+    if url := os.environ.get("PREFECT_API_URL") if settings.prefect.api_url is None else None:
+        return url
+    if url := standing.api_url(settings):
         return url
     own = server.find(settings.prefect.home)
     if own is None:

@@ -14,8 +14,9 @@ import psutil
 from distributed import LocalCluster
 
 from orca.cluster.dask_parts import DASK_SETTINGS, MEMORY, PRELOAD
-from orca.cluster.pools import POOLS
-from orca.config import model as config
+from orca.cluster.pools import POOLS, PoolName, load_pools
+from orca.cluster.standing import dask_address
+from orca.config import Config
 from orca.disk import make_folder
 
 WORKER_GB = 4.0
@@ -33,12 +34,14 @@ def default_workers() -> int:
     return max(1, min((os.cpu_count() or 1) // 2, by_memory))
 
 
-def slot_memory_gb(settings: config.Dask) -> float:
-    """Memory that one task may use: its share of this machine, or all of a machine of the cluster."""
-    total = psutil.virtual_memory().total / 1e9
-    if settings.address is not None:
-        return total
-    return (settings.memory_gb or total / (settings.workers or default_workers())) / settings.threads
+def slot(settings: Config, pool: PoolName) -> tuple[int, float]:
+    """Threads and memory in GB that one task of a pool may use: on a cluster the pool's, else its share of the machine."""
+    if dask_address(settings) is not None:
+        known = load_pools().pools[pool]
+        return known.threads, known.memory_gb
+    own = settings.dask
+    share = own.memory_gb or psutil.virtual_memory().total / 1e9 / (own.workers or default_workers())
+    return os.cpu_count() or 1, share / own.threads
 
 
 @contextmanager

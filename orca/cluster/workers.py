@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from distributed import Client
 
+from orca.cluster import standing
 from orca.cluster.dask_parts import MEMORY
 from orca.cluster.load import Load
 from orca.cluster.node import Order, obey
@@ -101,14 +101,10 @@ def scheduler_address(settings: Config) -> str:
     InfrastructureError
         There is none.
     """
-    if settings.dask.address is not None:
-        return settings.dask.address
-    try:
-        return str(json.loads((settings.paths.scratch / "dask" / "scheduler.json").read_text())["address"])
-    except (OSError, ValueError, KeyError):
-        raise InfrastructureError(
-            "no Dask cluster is known", remedy="Start it with `orca up`, or set dask.address"
-        ) from None
+    address = standing.dask_address(settings)
+    if address is None:
+        raise InfrastructureError("no Dask cluster is known", remedy="Start it with `orca up`, or set dask.address")
+    return address
 
 
 @contextmanager
