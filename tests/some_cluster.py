@@ -16,10 +16,10 @@ from distributed import Client
 from site_of_tests import ORCA
 
 from orca import config
-from orca.cluster.dask_parts import Part, scheduler_part, worker_parts
+from orca.cluster.nodes.parts import Part, scheduler_part, worker_parts
+from orca.cluster.nodes.workers import list_workers
 from orca.cluster.pools import default_path, load_pools
 from orca.cluster.security import security
-from orca.cluster.workers import list_workers
 
 TESTS = str(Path(__file__).parent)
 

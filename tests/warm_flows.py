@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run
 
 from orca.cluster.runner import PoolTaskRunner
-from orca.cluster.warm_records import register
+from orca.cluster.warm.records import register
 
 
 def _tell(folder: Path, **values: object) -> None:

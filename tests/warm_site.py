@@ -61,7 +61,7 @@ class WarmSite:
     def close(self) -> None:
         """End the workers, what they started, and the server."""
         from orca.cluster import server
-        from orca.cluster.warm_records import records
+        from orca.cluster.warm.records import records
 
         for worker in self.workers:
             if worker.poll() is None:
@@ -100,7 +100,7 @@ class WarmSite:
         """Make a work pool."""
         from prefect.client.schemas.actions import WorkPoolCreate
 
-        from orca.cluster.warm_worker import WarmWorker
+        from orca.cluster.warm.worker import WarmWorker
 
         template = {"base_job_template": WarmWorker.get_default_base_job_template()} if kind == "orca" else {}
         with self.client() as client:

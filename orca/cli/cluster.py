@@ -80,8 +80,8 @@ def units(
     server or scheduler, they are on the first host. Units of an earlier call that are not wanted any more are removed.
     """
     settings = configuration()
-    from orca.cluster import units as made
     from orca.cluster.pools import load_pools
+    from orca.cluster.systemd import units as made
 
     pools = load_pools()
     site = made.site(
@@ -107,9 +107,9 @@ def start(
 ) -> None:
     """Run a part of the cluster in this process. System services do this; `orca up` is for people."""
     settings = configuration()
-    from orca.cluster import serving
     from orca.cluster.pools import load_pools
-    from orca.cluster.warm_records import this_host
+    from orca.cluster.systemd import serving
+    from orca.cluster.warm.records import this_host
 
     serving.become(settings, part, serving.part(settings, load_pools(), part, instance, this_host()))
 
@@ -121,9 +121,9 @@ def stop(
 ) -> None:
     """End a Dask worker process of this machine when it has finished what it runs. Its system service does this."""
     settings = configuration()
-    from orca.cluster import serving
     from orca.cluster.pools import load_pools
-    from orca.cluster.warm_records import this_host
+    from orca.cluster.systemd import serving
+    from orca.cluster.warm.records import this_host
 
     host = this_host()
     found = serving.finish(settings, load_pools(), instance, host, lambda text: typer.echo(text, err=True))

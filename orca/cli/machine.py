@@ -13,8 +13,8 @@ import typer
 from orca.cli import complain, configuration
 
 if TYPE_CHECKING:
-    from orca.cluster.overview import Overview
-    from orca.cluster.standing import Standing
+    from orca.cluster.machine.overview import Overview
+    from orca.cluster.machine.standing import Standing
     from orca.config import Config
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -34,14 +34,14 @@ def up(
 
     What runs already is left alone. `orca down` ends all of it.
     """
+    from orca.cluster.machine.services import OPTIONAL
     from orca.cluster.pools import load_pools
-    from orca.cluster.services import OPTIONAL
     from orca.errors import InputError
 
     if unknown := sorted(set(without or ()) - set(OPTIONAL)):
         raise InputError(f"there is no part {unknown[0]} to leave out", remedy=f"There are {', '.join(OPTIONAL)}")
     settings, pools = configuration(), load_pools(cluster)
-    from orca.cluster import up as bringing_up
+    from orca.cluster.machine import up as bringing_up
 
     standing = bringing_up.up(settings, pools, without or (), _tell)
     bringing_up.deploy(settings, pools, standing, _tell)
@@ -59,7 +59,7 @@ def status(as_json: Json = False) -> None:
 
     The exit status is 1 when something that should run does not.
     """
-    from orca.cluster.standing import read, run_folder
+    from orca.cluster.machine.standing import read, run_folder
 
     settings = configuration()
     standing = read(run_folder(settings))
@@ -69,7 +69,7 @@ def status(as_json: Json = False) -> None:
     if standing is None and not any(configured[:2]) and not settings.queue.broker_uri:
         _server_of_runs(settings, as_json=as_json)
         return
-    from orca.cluster.overview import look
+    from orca.cluster.machine.overview import look
     from orca.cluster.pools import load_pools
 
     overview = look(settings, load_pools(Path(standing.pools) if standing else None), standing)
@@ -92,7 +92,7 @@ def down(
 ) -> None:
     """End all that `orca up` started on this machine, and the Prefect server that `orca run` left."""
     from orca.cluster import server
-    from orca.cluster import up as bringing_up
+    from orca.cluster.machine import up as bringing_up
 
     settings = configuration()
     ended = bringing_up.down(settings, _tell, drain=drain)
@@ -147,7 +147,7 @@ def _as_json(overview: Overview) -> dict[str, object]:
 
 def _print_parts(overview: Overview) -> None:
     from orca.cli.changes import print_table
-    from orca.cluster.overview import age
+    from orca.cluster.machine.overview import age
 
     rows = [
         [part.name, part.state, part.address, part.version, age(part.since), str(part.restarts or "")]
@@ -160,7 +160,7 @@ def _print_parts(overview: Overview) -> None:
 
 def _print_work(overview: Overview) -> None:
     from orca.cli.changes import print_table
-    from orca.cluster.overview import age
+    from orca.cluster.machine.overview import age
 
     if overview.queues:
         depths = (f"{name} {'not declared' if n is None else n}" for name, n in overview.queues.items())
@@ -181,7 +181,7 @@ def _print_work(overview: Overview) -> None:
 
 
 def _print_how_to_go_on(settings: Config, standing: Standing) -> None:
-    from orca.cluster.standing import api_url
+    from orca.cluster.machine.standing import api_url
 
     url = api_url(settings) or ""
     typer.echo(f"\nPrefect's page: {url.removesuffix('/api')}")

@@ -14,8 +14,8 @@ import typer
 from orca.cli import configuration
 
 if TYPE_CHECKING:
-    from orca.cluster.node import Order
-    from orca.cluster.workers import WorkerInfo
+    from orca.cluster.nodes.node import Order
+    from orca.cluster.nodes.workers import WorkerInfo
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Show, drain, restart and stop the Dask workers of the cluster."
@@ -30,7 +30,7 @@ Now = Annotated[bool, typer.Option("--now", help="Do not wait for tasks that run
 @app.command()
 def ls(host: Host = None, pool: PoolOption = None, as_json: AsJson = False) -> None:
     """Show each worker process: what it takes, what it does and since when, and how busy its node is."""
-    from orca.cluster.workers import list_workers
+    from orca.cluster.nodes.workers import list_workers
 
     with _client() as client:
         workers = list_workers(client, host, pool)
@@ -48,7 +48,7 @@ def ping(
     as_json: AsJson = False,
 ) -> None:
     """See which workers answer; exit status 1 if one does not."""
-    from orca.cluster import workers
+    from orca.cluster.nodes import workers
 
     with _client() as client:
         chosen = workers.select(client, host, pool)
@@ -90,14 +90,14 @@ def stop(host: Host = None, pool: PoolOption = None, now: Now = False) -> None:
 def _client() -> Iterator[Any]:
     """A client of the cluster's Dask scheduler."""
     settings = configuration()
-    from orca.cluster.workers import connected
+    from orca.cluster.nodes.workers import connected
 
     with connected(settings) as client:
         yield client
 
 
 def _order(order: Order, host: str | None, pool: str | None, done: str, *, now: bool = False) -> None:
-    from orca.cluster import workers
+    from orca.cluster.nodes import workers
 
     with _client() as client:
         chosen = workers.select(client, host, pool)

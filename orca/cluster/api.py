@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orca.cluster import server, standing
+from orca.cluster import server
+from orca.cluster.machine import standing
 from orca.config import Config
 from orca.errors import InfrastructureError
 

@@ -10,109 +10,50 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from distributed import Client
-from distributed.client import FutureCancelledError, FuturesCancelledError
-from distributed.scheduler import KilledWorker, NoValidWorkerError
-from httpx import HTTPStatusError
-from prefect import Task, get_client, get_run_logger
+import dask
+from distributed import Client, Future
+from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
-from prefect.states import Crashed, Failed, State
 
-from orca.cluster.artifacts import show_table
+from orca.cluster.failures import Failure, failure_of
+from orca.cluster.lost import Lost, end_records
+from orca.cluster.nodes.parts import MEMORY
+from orca.cluster.offers import MEMORY_TOPIC, Offers
+from orca.cluster.outcomes import Event, Outcome, Status, UnitResult, conclude, listener_now, listening, summary
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.worker import STEPS_TOPIC
-from orca.errors import InfrastructureError, OrcaError
+from orca.errors import InfrastructureError
 
-Status = Literal["done", "skipped", "failed"]
-Cause = Literal["", "payload", "infrastructure"]
+__all__ = ["Event", "Outcome", "UnitResult", "conclude", "gather", "listening", "summary"]
+
 RESUBMISSIONS = 2
 """How often a unit that the infrastructure killed is submitted again."""
 REFILL_S = 0.5
 """How often to look for new workers while nothing ends."""
-RECORD_PATIENCE_S = 10.0
-"""How long to wait for the server to have the record of a task run whose worker died."""
-
-
-class UnitResult(Protocol):
-    """What a task returns for its unit."""
-
-    @property
-    def skipped(self) -> bool:
-        """True where the product was fresh and nothing was done."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a unit of work ended.
-
-    Attributes
-    ----------
-    unit : str
-        Its name.
-    status : "done", "skipped" (a fresh product was there) or "failed"
-    result : what the task returned, None when it failed
-    reason : why it failed, one line
-    detail : the same with all that is known, such as the end of a program's log
-    cause : whose fault: "payload" (data, options, program) or "infrastructure"
-    attempts : how often it was submitted
-    """
-
-    unit: str
-    status: Status
-    result: Any = None
-    reason: str = ""
-    detail: str = ""
-    cause: Cause = ""
-    attempts: int = 1
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something happened to a unit: it reached a step, was submitted again, or ended; or more units were planned."""
-
-    unit: str
-    step: str
-    outcome: Outcome | None = None
-    planned: int = 0
-
-
-Listener = Callable[[Event], None]
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-
-
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Tell `listener` what happens to the units of flows that run in this context (may be called from a thread)."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
-
-
-@dataclass
-class _Waiting:
-    unit: str
-    future: PrefectFuture[Any]
-    attempts: int
-    lost: str = ""
-    """Why Dask gave it up, if it did."""
+TELL_S = 10.0
+"""How long no worker may offer the pool before the flow says so."""
 
 
 def gather(
-    task: Task[Any, Any], units: Mapping[str, dict[str, Any]], *, resubmissions: int = RESUBMISSIONS
+    task: Task[Any, Any],
+    units: Mapping[str, dict[str, Any]],
+    *,
+    resubmissions: int = RESUBMISSIONS,
+    planned: int | None = None,
+    priority: int = 0,
+    memory_gb: float | None = None,
 ) -> list[Outcome]:
     """Run a task for every unit and wait until each has ended; to be called in a flow that runs on Dask.
 
     No more task runs are submitted than the cluster has slots: Dask blames the death of a worker on all tasks that it
     was given, so a unit that always kills its worker would take the waiting ones with it.
+
+    A unit that ran out of memory is submitted once more, for a worker that has more; where there is none it has failed.
 
     Parameters
     ----------
@@ -122,162 +63,185 @@ def gather(
         The arguments of each task run.
     resubmissions : int
         How often a unit that the infrastructure killed is submitted again.
+    planned : int, optional
+        How many units to announce, if not these: all of a flow that gathers more than once, then 0.
+    priority : int
+        Of these tasks among all that wait for a slot; higher ones come first.
+    memory_gb : float, optional
+        Memory that a worker process has to have, in 1e9 bytes.
 
     Returns
     -------
     list of Outcome
         In the order of `units`.
     """
-    notify = _listener.get() or _log_event
-    client = _dask_client()
-    client.subscribe_topic(STEPS_TOPIC, lambda event: _on_step(event, units, notify))
-    notify(Event("", "", planned=len(units)))
-    todo = deque((unit, 1) for unit in units)
-    ended: SimpleQueue[_Waiting] = SimpleQueue()
-    outcomes: dict[str, Outcome] = {}
-    lost: list[_Waiting] = []
-    running = 0
-    while todo or running:
-        while todo and running < _slots(client):
-            unit, attempt = todo.popleft()
-            _submit(task, unit, units[unit], attempt, ended)
-            running += 1
-        try:
-            current = ended.get(timeout=REFILL_S)
-        except Empty:
-            continue
-        running -= 1
-        outcome = _outcome(current)
-        if current.lost:
-            lost.append(current)
-        if outcome.cause == "infrastructure" and current.attempts <= resubmissions and client.status == "running":
-            notify(Event(current.unit, f"submitted again: {outcome.reason}"))
-            todo.append((current.unit, current.attempts + 1))
-            continue
-        outcomes[current.unit] = outcome
-        notify(Event(current.unit, outcome.status, outcome))
-        if client.status != "running":
-            _give_up(todo, outcomes, notify)
-    client.unsubscribe_topic(STEPS_TOPIC)
-    _end_records(lost)
-    return [outcomes[unit] for unit in units]
+    return _Gathering(task, units, resubmissions, priority, memory_gb).run(len(units) if planned is None else planned)
 
 
-def _submit(
-    task: Task[Any, Any], unit: str, arguments: dict[str, Any], attempt: int, ended: SimpleQueue[_Waiting]
-) -> None:
-    waiting = _Waiting(unit, task.submit(**arguments), attempt)
-    waiting.future.wrapped_future.add_done_callback(lambda _: ended.put(waiting))  # type: ignore[attr-defined]
+@dataclass
+class _Attempt:
+    unit: str
+    number: int = 1
+    memory_gb: float | None = None
+    """What its worker has to have at least."""
+    enlarged: bool = False
 
 
-def _slots(client: Client) -> int:
-    """Tasks that the workers of now can run at once; one when none has come yet."""
-    return max(1, sum(client.nthreads().values()))
+@dataclass
+class _Running:
+    attempt: _Attempt
+    future: PrefectFuture[Any]
+
+    @property
+    def dask(self) -> Future:
+        return self.future.wrapped_future  # type: ignore[attr-defined]
 
 
-def _give_up(todo: deque[tuple[str, int]], outcomes: dict[str, Outcome], notify: Listener) -> None:
-    """The scheduler is gone: what was never submitted cannot be done."""
-    while todo:
-        unit, attempt = todo.popleft()
-        reason = "the Dask cluster is gone"
-        outcomes[unit] = Outcome(unit, "failed", reason=reason, cause="infrastructure", attempts=attempt)
-        notify(Event(unit, "failed", outcomes[unit]))
+class _Gathering:
+    """One call of `gather`.
 
-
-def _dask_client() -> Client:
-    """The client of the flow that runs."""
-    context = FlowRunContext.get()
-    if context is None or not isinstance(context.task_runner, PoolTaskRunner):
-        raise InfrastructureError("gather was called outside of a flow on Dask")
-    return context.task_runner.client
-
-
-def conclude(outcomes: list[Outcome], title: str) -> State[Any] | list[Outcome]:
-    """End a flow: its table as an artifact, and a failed state when a unit failed."""
-    rows = [
-        {
-            "unit": o.unit,
-            "status": o.status,
-            "attempts": o.attempts,
-            "whose fault": o.cause,
-            "why": o.reason,
-            "warnings": "; ".join(getattr(o.result, "warnings", ())),
-        }
-        for o in outcomes
-    ]
-    if rows:
-        show_table(f"{title}-summary", rows, summary(outcomes))
-    if any(o.status == "failed" for o in outcomes):
-        return Failed(message=summary(outcomes))
-    return outcomes
-
-
-def summary(outcomes: list[Outcome]) -> str:
-    """One line: how many were done, skipped, and failed, and whose fault that was."""
-    count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
-    text = f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed"
-    lost = sum(o.cause == "infrastructure" for o in outcomes)
-    return f"{text} ({lost} by the infrastructure)" if lost else text
-
-
-def _outcome(waiting: _Waiting) -> Outcome:
-    """What a finished task run means."""
-    unit, attempts = waiting.unit, waiting.attempts
-    try:
-        result = waiting.future.result(raise_on_failure=False)
-    except KilledWorker as error:
-        return _lost(waiting, f"its Dask worker died {error.allowed_failures + 1} times while it ran")
-    except (FutureCancelledError, FuturesCancelledError, NoValidWorkerError) as error:
-        return _lost(waiting, f"the Dask cluster lost it ({type(error).__name__})")
-    if isinstance(result, OrcaError):
-        return _failed(waiting, str(result), "infrastructure" if result.retryable else "payload")
-    if isinstance(result, BaseException):
-        return _failed(waiting, f"{type(result).__name__}: {result}", "payload")
-    if result is None:
-        raise InfrastructureError(f"the task of {unit} ended without a result")
-    return Outcome(unit, "skipped" if result.skipped else "done", result=result, attempts=attempts)
-
-
-def _failed(waiting: _Waiting, detail: str, cause: Cause) -> Outcome:
-    reason = next(iter(detail.strip().splitlines()), "")
-    return Outcome(waiting.unit, "failed", None, reason, detail, cause, waiting.attempts)
-
-
-def _lost(waiting: _Waiting, reason: str) -> Outcome:
-    """A task run that Dask gave up, and whose record nobody else ends."""
-    waiting.lost = reason
-    return Outcome(waiting.unit, "failed", reason=reason, cause="infrastructure", attempts=waiting.attempts)
-
-
-def _end_records(lost: list[_Waiting]) -> None:
-    """Mark the task runs that died with their workers as crashed: without this they stay in Running for ever.
-
-    The server learns of task runs late, and of some never; these are asked for again for a while.
+    Invariant: each unit is in `todo`, is one of the `running`, or has its entry in `outcomes`.
     """
-    end = time.monotonic() + RECORD_PATIENCE_S
-    with get_client(sync_client=True) as client:
-        while lost:
-            for waiting in list(lost):
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        units: Mapping[str, dict[str, Any]],
+        resubmissions: int,
+        priority: int,
+        memory_gb: float | None,
+    ) -> None:
+        context = FlowRunContext.get()
+        if context is None or not isinstance(context.task_runner, PoolTaskRunner):
+            raise InfrastructureError("gather was called outside of a flow on Dask")
+        self.pool: str = context.task_runner.pool
+        self.client: Client = context.task_runner.client
+        self.offers = Offers(self.client, self.pool)
+        self.notify = listener_now()
+        self.task, self.units, self.resubmissions, self.priority = task, units, resubmissions, priority
+        self.todo = deque(_Attempt(unit, memory_gb=memory_gb) for unit in units)
+        self.ended: SimpleQueue[_Running] = SimpleQueue()
+        self.running = 0
+        self.outcomes: dict[str, Outcome] = {}
+        self.lost: list[Lost] = []
+        self.memory_killed: set[str] = set()
+        self.nobody_since: float | None = None
+        self.told = False
+
+    def run(self, planned: int) -> list[Outcome]:
+        if planned:
+            self.notify(Event("", "", planned=planned))
+        with _subscribed(self.client, {STEPS_TOPIC: self._on_step, MEMORY_TOPIC: self._on_memory}):
+            while self.todo or self.running:
+                self._refill()
                 try:
-                    state: State[Any] = Crashed(message=waiting.lost)
-                    client.set_task_run_state(waiting.future.task_run_id, state, force=True)
-                    lost.remove(waiting)
-                except (ObjectNotFound, HTTPStatusError) as error:
-                    get_run_logger().debug("no record of the lost task run of %s yet: %s", waiting.unit, error)
-            if lost and time.monotonic() > end:
-                return
-            time.sleep(0.5 if lost else 0)
+                    ended = self.ended.get(timeout=REFILL_S)
+                except Empty:
+                    self._look_around()
+                    continue
+                self.running -= 1
+                self._refill()  # before the result is fetched, so that the slot does not wait for that
+                self._take(ended)
+                ended.dask.release()  # a worker that is to be replaced waits until nobody needs its results
+        end_records(self.lost)
+        return [self.outcomes[unit] for unit in self.units]
+
+    def _refill(self) -> None:
+        while self.todo and self.client.status == "running" and self.running < self.offers.slots():
+            attempt = self.todo.popleft()
+            need = {} if attempt.memory_gb is None else {"resources": {MEMORY: attempt.memory_gb}}
+            with dask.annotate(priority=self.priority, **need):
+                running = _Running(attempt, self.task.submit(**self.units[attempt.unit]))
+            self.running += 1
+            running.dask.add_done_callback(lambda _, running=running: self.ended.put(running))
+
+    def _take(self, ended: _Running) -> None:
+        """Draw the consequence of the end of a task run."""
+        attempt = ended.attempt
+        try:
+            result = ended.future.result(raise_on_failure=False)
+        except Exception as error:  # noqa: BLE001 - what Dask says of the task, whatever that is
+            result = error
+        if result is None:
+            result = InfrastructureError(f"the task of {attempt.unit} ended without a result")
+        if not isinstance(result, BaseException):
+            status: Status = "skipped" if result.skipped else "done"
+            self._settle(Outcome(attempt.unit, status, result=result, attempts=attempt.number))
+            return
+        failure = failure_of(result, self.pool, self.memory_killed)
+        if failure.lost:
+            self.lost.append(Lost(attempt.unit, ended.future.task_run_id, failure.reason))
+        again = self._again(attempt, failure, ended)
+        if again is None:
+            reason = f"{failure.reason}, and no worker has more" if failure.killed_by_memory else failure.reason
+            self._settle(
+                Outcome(attempt.unit, "failed", None, reason, failure.detail, failure.cause, attempts=attempt.number)
+            )
+            return
+        self.notify(Event(attempt.unit, f"submitted again: {failure.reason}"))
+        self.todo.append(again)
+
+    def _again(self, attempt: _Attempt, failure: Failure, ended: _Running) -> _Attempt | None:
+        """How a unit that failed is tried again, if it is."""
+        if failure.nobody:  # all may have been paused for long: that is no fault of the unit
+            return None if self.offers.nobody() else attempt
+        following = replace(attempt, number=attempt.number + 1)
+        if failure.out_of_memory and not attempt.enlarged:
+            limit_gb = failure.limit_gb or self.offers.limit_gb(ended.dask.key)
+            if (more := self.offers.memory_above(limit_gb)) is not None:
+                return replace(following, memory_gb=more, enlarged=True)
+        if failure.cause == "payload" or failure.killed_by_memory or attempt.number > self.resubmissions:
+            return None
+        return following
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.unit] = outcome
+        self.notify(Event(outcome.unit, outcome.status, outcome))
+
+    def _look_around(self) -> None:
+        """While nothing ends: see whether there is still a cluster, and whether it has workers of this pool."""
+        if self.client.status == "closed" and not self.running:
+            self._give_up("the Dask cluster is gone")
+        elif self.client.status == "running" and self.offers.nobody():
+            self.nobody_since = self.nobody_since or time.monotonic()
+            if not self.told and time.monotonic() - self.nobody_since > TELL_S:
+                self._tell(f"no worker offers {self.pool}: waiting for one")
+        else:
+            self.nobody_since = None
+            if self.told:
+                self._tell("")
+
+    def _tell(self, text: str) -> None:
+        self.told = bool(text)
+        if text:
+            get_run_logger().warning(text)
+        self.notify(Event("", text))
+
+    def _give_up(self, reason: str) -> None:
+        """What was never submitted cannot be done."""
+        while self.todo:
+            attempt = self.todo.popleft()
+            self._settle(
+                Outcome(attempt.unit, "failed", reason=reason, cause="infrastructure", attempts=attempt.number)
+            )
+
+    def _on_step(self, event: tuple[float, Any]) -> None:
+        message = event[1]
+        if message["unit"] in self.units:
+            self.notify(Event(message["unit"], message["step"]))
+
+    def _on_memory(self, event: tuple[float, Any]) -> None:
+        self.memory_killed.add(event[1]["worker"])
 
 
-def _on_step(event: tuple[float, Any], units: Mapping[str, Any], notify: Listener) -> None:
-    message = event[1]
-    if message["unit"] in units:
-        notify(Event(message["unit"], message["step"]))
-
-
-def _log_event(event: Event) -> None:
-    if event.planned:
-        get_run_logger().info("%d to do", event.planned)
-    if event.outcome is not None:
-        level = "error" if event.outcome.status == "failed" else "info"
-        getattr(get_run_logger(), level)("%s %s %s", event.unit, event.outcome.status, event.outcome.reason)
+@contextmanager
+def _subscribed(client: Client, handlers: Mapping[str, Callable[[tuple[float, Any]], None]]) -> Iterator[None]:
+    """Have the handlers called, by a thread of the client, for what workers and nannies say on these topics."""
+    for topic, handler in handlers.items():
+        client.subscribe_topic(topic, handler)
+    try:
+        yield
+    finally:
+        for topic in handlers:
+            if client.status == "running":
+                client.unsubscribe_topic(topic)

@@ -13,9 +13,9 @@ import dask
 import psutil
 from distributed import LocalCluster
 
-from orca.cluster.dask_parts import DASK_SETTINGS, MEMORY, PRELOAD
+from orca.cluster.machine.standing import dask_address
+from orca.cluster.nodes.parts import DASK_SETTINGS, MEMORY, PRELOAD
 from orca.cluster.pools import POOLS, PoolName, load_pools
-from orca.cluster.standing import dask_address
 from orca.config import Config
 from orca.disk import make_folder
 
@@ -35,7 +35,7 @@ def default_workers() -> int:
 
 
 def slot(settings: Config, pool: PoolName) -> tuple[int, float]:
-    """Threads and memory in GB that one task of a pool may use: on a cluster the pool's, else its share of the machine."""
+    """Threads and memory in GB that one task may use: on a cluster those of its pool, else its share of the machine."""
     if dask_address(settings) is not None:
         known = load_pools().pools[pool]
         return known.threads, known.memory_gb

@@ -1,7 +1,7 @@
 """The Prefect server of this machine: found, started when there is none, left for the next call, ended on request.
 
 It listens on the loopback interface only, on a port that the system chose; its database is SQLite in its own folder,
-unless the configuration names another. `orca up` starts the same server, supervised (`orca.cluster.services`).
+unless the configuration names another. `orca up` starts the same server, supervised (`orca.cluster.machine.services`).
 Nothing here imports Prefect, so that the server starts while its client is still being imported.
 """
 

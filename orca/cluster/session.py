@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from orca.cluster import server
-from orca.cluster.standing import api_url, dask_address
+from orca.cluster.machine.standing import api_url, dask_address
 from orca.config import Config
 
 CONSOLE_LOG_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"

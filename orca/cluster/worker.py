@@ -24,7 +24,7 @@ async def dask_setup(worker: Any) -> None:
     The worker of a single flow has preloaded that flow's module before, which asks for less: then no import happens
     here.
     """
-    from orca.cluster.node import node_plugin
+    from orca.cluster.nodes.node import node_plugin
 
     preload(ISOLATED_MODULES)
     await worker.plugin_add(node_plugin(), name=NODE_PLUGIN)

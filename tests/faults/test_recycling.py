@@ -12,7 +12,7 @@ from distributed import Client, Future, as_completed
 from some_cluster import SomeCluster, some_cluster, wait_for
 
 from orca.cluster.local import local_cluster
-from orca.cluster.workers import list_workers
+from orca.cluster.nodes.workers import list_workers
 
 TASKS, N = 4, 14
 SLOT = {"default": 1}

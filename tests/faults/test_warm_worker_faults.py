@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from warm_site import FLOWS, WarmSite, alive, start, until
 
-from orca.cluster.warm_records import records
+from orca.cluster.warm.records import records
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def cluster(folder: Path) -> Iterator[str]:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    from orca.cluster.dask_parts import DASK_SETTINGS, MEMORY
+    from orca.cluster.nodes.parts import DASK_SETTINGS, MEMORY
 
     def nanny(gb: float) -> dict[str, Any]:
         resources = {"default": 1, "imaging": 1, MEMORY: gb}
@@ -51,8 +51,8 @@ def main(folder: Path) -> None:
 
     from orca.cluster import gather as gathering
     from orca.cluster import server
-    from orca.cluster.dask_parts import MEMORY
     from orca.cluster.gather import conclude, gather, listening
+    from orca.cluster.nodes.parts import MEMORY
     from orca.cluster.runner import PoolTaskRunner
     from orca.config import load
 

@@ -20,10 +20,10 @@ from some_cluster import TESTS, wait_for
 
 from orca import config
 from orca.cluster import server
+from orca.cluster.nodes.workers import WorkerInfo, list_workers
 from orca.cluster.pools import default_path, load_pools
 from orca.cluster.server_settings import SERVER_SETTINGS
-from orca.cluster.units import site, unit_files
-from orca.cluster.workers import WorkerInfo, list_workers
+from orca.cluster.systemd.units import site, unit_files
 
 NODE = "node1"
 KEPT = ("PATH", "HOME", "PREFECT_HOME", "LANG")

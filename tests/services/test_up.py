@@ -15,7 +15,7 @@ import pytest
 from site_of_tests import ORCA, Site, outcomes
 from standing_stack import Stack, wait_for
 
-from orca.cluster.broker import find_program
+from orca.cluster.machine.broker import find_program
 from orca.ms.simulate import SimulationOptions, simulate
 
 SMALL = ("--size", "256", "--scale", "0.5", "--calibration", "none")
@@ -113,7 +113,8 @@ def test_two_homes_do_not_disturb_each_other(stack: Stack, tmp_path: Path) -> No
 def test_a_program_that_is_missing_is_left_out_with_a_word(tmp_path: Path) -> None:
     """With a PATH without RabbitMQ and Redis; the plan is looked at, not started."""
     script = (
-        "from orca import config; from orca.cluster.pools import load_pools; from orca.cluster.services import *\n"
+        "from orca import config; from orca.cluster.pools import load_pools\n"
+        "from orca.cluster.machine.services import *\n"
         "ports, words = dict.fromkeys(PORTS, 1), dict.fromkeys(PASSWORDS, 'x')\n"
         f"plan = Plan(config.load(), load_pools(), __import__('pathlib').Path({str(tmp_path)!r}), ports, words)\n"
         "print(plan.left_out, [service.known.name for service in plan.services][:2])"

@@ -26,7 +26,7 @@ def test_a_flow_run_is_a_fork_that_has_imported_everything_and_leads_a_session(w
     run = warm.run(warm.deploy("first_line", "warm"), folder=str(tmp_path))
     told = start(tmp_path)
     assert told["session"] == told["pid"]
-    assert Path(f"/proc/{told['parent']}/cmdline").read_text().split("\0")[2] == "orca.cluster.warm_server"
+    assert Path(f"/proc/{told['parent']}/cmdline").read_text().split("\0")[2] == "orca.cluster.warm.server"
     threads = list(Path(f"/proc/{told['parent']}/task").iterdir())
     assert len(threads) == 1, "a process with threads cannot be forked safely"
     assert warm.ends(run, "Completed")

@@ -13,9 +13,9 @@ from cluster_tasks import count, programs, run_program, runs, wait_for_file
 from distributed import Client
 from some_cluster import SomeCluster, some_cluster, wait_for
 
+from orca.cluster.nodes.workers import WorkerInfo, list_workers, ping, select, tell
+from orca.cluster.nodes.workers import wait_for as wait_until
 from orca.cluster.security import make_certificates
-from orca.cluster.workers import WorkerInfo, list_workers, ping, select, tell
-from orca.cluster.workers import wait_for as wait_until
 from orca.errors import InfrastructureError, InputError
 
 
@@ -144,7 +144,7 @@ def test_what_is_no_node_is_named_with_those_that_are(cluster: SomeCluster, clie
 
 def test_a_client_without_the_clusters_certificate_is_refused(cluster: SomeCluster, tmp_path: Path) -> None:
     from orca import config
-    from orca.cluster.workers import connected
+    from orca.cluster.nodes.workers import connected
 
     assert cluster.address.startswith("tls://")
     with pytest.raises(OSError, match=r"onnection|connect|closed"):
@@ -170,7 +170,7 @@ def test_a_stopped_worker_ends_and_stays_away(cluster: SomeCluster, client: Clie
 
 def test_where_no_scheduler_is_the_operator_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orca import config
-    from orca.cluster.workers import connected
+    from orca.cluster.nodes.workers import connected
 
     (tmp_path / "orca-conf.yml").write_text("paths: {data: data}\n")
     with pytest.raises(InfrastructureError, match=r"no Dask cluster is known. Start it with `orca up`"):

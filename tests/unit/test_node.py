@@ -14,9 +14,9 @@ import pytest
 from distributed import Client, Scheduler, Status, Worker
 
 from orca import config
-from orca.cluster.dask_parts import DASK_SETTINGS, MEMORY, scheduler_part, worker_part, worker_parts
-from orca.cluster.load import Load, LoadWatch, excess, measure
-from orca.cluster.node import NAME, NodePlugin
+from orca.cluster.nodes.load import Load, LoadWatch, excess, measure
+from orca.cluster.nodes.node import NAME, NodePlugin
+from orca.cluster.nodes.parts import DASK_SETTINGS, MEMORY, scheduler_part, worker_part, worker_parts
 from orca.cluster.pools import Limits, Recycle, load_pools
 from orca.errors import InputError
 
@@ -49,7 +49,7 @@ def test_a_scratch_folder_that_is_not_there_yet_is_measured_by_its_disk(tmp_path
 
 
 def test_a_node_has_to_come_well_below_its_limit_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orca.cluster.load.LOOK_S", 0.0)
+    monkeypatch.setattr("orca.cluster.nodes.load.LOOK_S", 0.0)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     watch = LoadWatch(Limits(load=1.0, free_memory_gb=0, free_scratch_gb=0), tmp_path, 0)
     seen = []

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orca.cluster.reaper import SILENT_S, Sightings
-from orca.cluster.warm_ending import end_of, end_session
-from orca.cluster.warm_records import Process, Record, locked, read, records, this_host
+from orca.cluster.warm.ending import end_of, end_session
+from orca.cluster.warm.reaper import SILENT_S, Sightings
+from orca.cluster.warm.records import Process, Record, locked, read, records, this_host
 
 RUN = "0b0ff2a0-5f3f-4c43-a3a5-3a2ad2a0c5a1"
 
@@ -79,7 +79,7 @@ def test_time_in_which_nobody_looked_does_not_count(mine: Record) -> None:
 
 def test_two_at_once_do_not_both_end_a_record(mine: Record) -> None:
     code = (
-        "import sys; from pathlib import Path; from orca.cluster.warm_records import locked, read\n"
+        "import sys; from pathlib import Path; from orca.cluster.warm.records import locked, read\n"
         "with locked(read(Path(sys.argv[1]))) as ours: print(ours)"
     )
 

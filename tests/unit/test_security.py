@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from orca import config
-from orca.cluster.dask_parts import dask_environment
+from orca.cluster.nodes.parts import dask_environment
 from orca.cluster.security import make_certificates, security, tls_settings
 from orca.errors import ConfigError, InputError, StorageError
 

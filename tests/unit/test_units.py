@@ -15,11 +15,11 @@ import yaml
 from site_of_tests import ORCA
 
 from orca import config
-from orca.cluster import serving
 from orca.cluster.pools import POOLS, WorkPools, load_pools
 from orca.cluster.server import QUIET
 from orca.cluster.server_settings import SERVER_SETTINGS
-from orca.cluster.units import Site, site, unit_files, write_units
+from orca.cluster.systemd import serving
+from orca.cluster.systemd.units import Site, site, unit_files, write_units
 from orca.config import Config
 from orca.errors import ConfigError, InputError
 

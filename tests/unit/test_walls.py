@@ -19,7 +19,7 @@ WALLS = {
     "kombu": ("orca/events/",),
     "redis": ("orca/cache.py", "orca/cluster/"),
     "casacore": ("orca/ms/", "orca/calibration/tables.py"),
-    "flows": ("flows/", "orca/cli/"),
+    "flows": ("flows/", "orca/cli/", "orca/cluster/warm/server.py"),  # the last imports them before it forks
     # The science gets paths and options: it reads no configuration, and does not know what runs it.
     "orca.config": ("flows/", "orca/config/", "orca/cli/", "orca/cluster/", "orca/events/"),
     "orca.cluster": ("flows/", "orca/cluster/", "orca/cli/", "orca/events/"),

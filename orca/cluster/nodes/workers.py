@@ -11,10 +11,10 @@ from typing import Any
 
 from distributed import Client
 
-from orca.cluster import standing
-from orca.cluster.dask_parts import MEMORY
-from orca.cluster.load import Load
-from orca.cluster.node import Order, obey
+from orca.cluster.machine import standing
+from orca.cluster.nodes.load import Load
+from orca.cluster.nodes.node import Order, obey
+from orca.cluster.nodes.parts import MEMORY
 from orca.cluster.security import security
 from orca.cluster.worker import NODE_PLUGIN
 from orca.config import Config

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from orca.cluster.warm_records import Process, Record, locked, this_host
+from orca.cluster.warm.records import Process, Record, locked, this_host
 from orca.procfs import processes
 
 RETRIES = 2

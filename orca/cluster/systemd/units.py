@@ -12,9 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orca.cluster import unit_texts
 from orca.cluster.api import Change
 from orca.cluster.pools import POOLS, WorkPools
+from orca.cluster.systemd import texts as words
 from orca.config import Config
 from orca.disk import make_folder, storage_errors
 from orca.errors import InputError
@@ -120,30 +120,30 @@ def unit_files(site: Site, host: str) -> dict[str, str]:
     """The units of a machine: file name below /etc/systemd/system -> content."""
     texts, wants = {}, []
     if host == site.server:
-        life, after = unit_texts.QUICK_END, " postgresql.service"
+        life, after = words.QUICK_END, " postgresql.service"
         texts["orca-server.service"] = _service(site, host, "server", "Prefect server", life, after)
         wants.append("orca-server.service")
     if host == site.scheduler:
-        texts["orca-scheduler.service"] = _service(site, host, "scheduler", "Dask scheduler", unit_texts.QUICK_END)
+        texts["orca-scheduler.service"] = _service(site, host, "scheduler", "Dask scheduler", words.QUICK_END)
         wants.append("orca-scheduler.service")
     if host in site.flows:
-        life, after = unit_texts.FLOWS, " orca-server.service orca-scheduler.service"
+        life, after = words.FLOWS, " orca-server.service orca-scheduler.service"
         texts["orca-flows@.service"] = _service(site, host, "flows %i", "flow worker of pool %i", life, after)
         wants += [f"orca-flows@{pool}.service" for pool in POOLS]
     if host in site.pools.hosts:
-        life, after = unit_texts.DASK.format(venv=site.venv), " orca-scheduler.service"
+        life, after = words.DASK.format(venv=site.venv), " orca-scheduler.service"
         texts["orca-dask@.service"] = _service(site, host, "dask %i", "Dask worker process %i", life, after)
         for i, offers in enumerate(site.pools.processes(host)):
             texts[f"orca-dask@{i}.service.d/memory.conf"] = _memory(site.pools, offers)
             wants.append(f"orca-dask@{i}.service")
-    texts["orca.slice"] = unit_texts.SLICE + (unit_texts.WEIGHTS if site.pools.reserved_cores.get(host) else "")
-    texts[TARGET] = unit_texts.TARGET.format(host=host, wants="".join(f"Wants={name}\n" for name in wants))
-    return {name: f"{unit_texts.MARK}\n{text}" for name, text in texts.items()}
+    texts["orca.slice"] = words.SLICE + (words.WEIGHTS if site.pools.reserved_cores.get(host) else "")
+    texts[TARGET] = words.TARGET.format(host=host, wants="".join(f"Wants={name}\n" for name in wants))
+    return {name: f"{words.MARK}\n{text}" for name, text in texts.items()}
 
 
 def _service(site: Site, host: str, part: str, what: str, life: str, after: str = "") -> str:
     reserved = site.pools.reserved_cores.get(host, 0)
-    return unit_texts.SERVICE.format(
+    return words.SERVICE.format(
         what=what,
         after=after,
         user=site.user,
@@ -152,13 +152,13 @@ def _service(site: Site, host: str, part: str, what: str, life: str, after: str 
         venv=site.venv,
         part=part,
         life=life,
-        cores=unit_texts.CORES.format(first=reserved, last=LAST_CORE) if reserved else "",
+        cores=words.CORES.format(first=reserved, last=LAST_CORE) if reserved else "",
     )
 
 
 def _memory(pools: WorkPools, offers: dict[str, int]) -> str:
     task, own = pools.memory_gb(offers), pools.recycle.memory_gb
-    return unit_texts.MEMORY.format(task=task, own=own, limit=math.ceil((task + own) * 1e9 / 2**30))
+    return words.MEMORY.format(task=task, own=own, limit=math.ceil((task + own) * 1e9 / 2**30))
 
 
 def write_units(site: Site, folder: Path, hosts: Sequence[str] = (), *, dry_run: bool = False) -> list[Change]:
@@ -200,7 +200,7 @@ def write_units(site: Site, folder: Path, hosts: Sequence[str] = (), *, dry_run:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.read_text(errors="replace").startswith(unit_texts.MARK)
+    return path.is_file() and path.read_text(errors="replace").startswith(words.MARK)
 
 
 def _there(folder: Path, wanted: dict[Path, str]) -> dict[Path, str]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from orca.cluster import questions, supervision
+from orca.cluster.machine import questions, supervision
+from orca.cluster.machine.questions import Answer
+from orca.cluster.machine.standing import Known, Standing, api_url, broker_uri, dask_address, result_backend_uri
 from orca.cluster.pools import POOLS, WorkPools, pool_name
-from orca.cluster.questions import Answer
 from orca.cluster.security import security
-from orca.cluster.standing import Known, Standing, api_url, broker_uri, dask_address, result_backend_uri
 from orca.config import Config, SecretUri
 from orca.errors import InfrastructureError
 

@@ -24,13 +24,13 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": "30 minutes",  # casacore holds the interpreter's lock for long
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": "60s",
-    "distributed.worker.memory.pause": False,  # orca.cluster.node pauses a worker, and Dask would have it go on
+    "distributed.worker.memory.pause": False,  # orca.cluster.nodes.node pauses a worker, and Dask would have it go on
     "distributed.worker.memory.spill": False,  # results are paths
     "distributed.worker.memory.target": False,
 }
 """Of every scheduler and worker, on one machine and on a cluster."""
 PRELOAD = "orca.cluster.worker"
-PRELOAD_NANNY = "orca.cluster.nanny"
+PRELOAD_NANNY = "orca.cluster.nodes.nanny"
 NODE_VARIABLE = "ORCA_NODE"
 """Name of the node that a worker process belongs to; not set where a flow has a cluster of its own."""
 MEMORY = "memory_gb"
@@ -125,7 +125,7 @@ def worker_part(
     argv += ("--local-directory", str(settings.paths.scratch / "dask" / name))
     resources = {**offers, MEMORY: pools.memory_gb(offers)}
     argv += ("--resources", ",".join(f"{name}={amount:g}" for name, amount in resources.items()))
-    own = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}  # see orca.cluster.nanny
+    own = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}  # see orca.cluster.nodes.nanny
     own |= {NODE_VARIABLE: host, POOLS_VARIABLE: str(pools.path)}
     return Part(name, argv, {**dask_environment(settings), **own})
 

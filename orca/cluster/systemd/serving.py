@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from orca.cluster import server
-from orca.cluster.dask_parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_part
+from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_part
 from orca.cluster.pools import POOLS, WorkPools, pool_name
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
 from orca.config import Config
@@ -22,7 +22,7 @@ from orca.disk import make_folder
 from orca.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from orca.cluster.workers import WorkerInfo
+    from orca.cluster.nodes.workers import WorkerInfo
 
 Service = Literal["server", "scheduler", "dask", "flows"]
 _NEEDED = "The services of a cluster find each other by it: set it on all machines"
@@ -77,7 +77,7 @@ def finish(settings: Config, pools: WorkPools, instance: str, host: str, tell: C
         The scheduler does not answer.
     """
     name = _dask(settings, pools, instance, host).name
-    from orca.cluster import workers  # here: the other services start without Dask's client
+    from orca.cluster.nodes import workers  # here: the other services start without Dask's client
 
     def tell_of(left: Sequence[WorkerInfo]) -> None:
         for task in (task for worker in left for task in worker.running):

@@ -20,8 +20,8 @@ from xmlrpc.client import Fault, ProtocolError, ServerProxy, Transport
 import psutil
 
 from orca import procfs
-from orca.cluster.services import Service
-from orca.cluster.standing import KINDS, MARK, write_private
+from orca.cluster.machine.services import Service
+from orca.cluster.machine.standing import KINDS, MARK, write_private
 from orca.errors import InfrastructureError
 from orca.procfs import marked, wait_until
 

@@ -12,12 +12,13 @@ from urllib.parse import quote
 import yaml
 
 from orca import config
-from orca.cluster import broker, server
-from orca.cluster.dask_parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_parts
+from orca.cluster import server
+from orca.cluster.machine import broker
+from orca.cluster.machine.standing import Known, write_private
+from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_parts
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
 from orca.cluster.pools import WorkPools, pool_name, this_host
 from orca.cluster.security import CA, CERTIFICATE, KEY
-from orca.cluster.standing import Known, write_private
 from orca.config import Config
 
 PORTS = ("server", "redis", "rabbitmq", "rabbitmq-nodes", "epmd", "scheduler", "dashboard")
@@ -52,7 +53,7 @@ class Service:
 
     @property
     def kind(self) -> str:
-        """One of `orca.cluster.standing.KINDS`."""
+        """One of `orca.cluster.machine.standing.KINDS`."""
         return self.known.kind
 
 

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 
-from orca.cluster.warm_server import Job
+from orca.cluster.warm.server import Job
 from orca.errors import InfrastructureError
 
 ANSWER_S = 120.0
@@ -36,7 +36,7 @@ class Launcher:
             return
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", __name__.replace("warm_launcher", "warm_server"), str(theirs.fileno())]
+            command = [sys.executable, "-m", "orca.cluster.warm.server", str(theirs.fileno())]
             self._server = subprocess.Popen(
                 command,
                 env={**os.environ, **ONE_THREAD},

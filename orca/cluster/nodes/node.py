@@ -18,8 +18,8 @@ from distributed import Status, Worker, WorkerPlugin
 from tornado.ioloop import PeriodicCallback
 
 from orca import __version__, config
-from orca.cluster.dask_parts import NODE_VARIABLE
-from orca.cluster.load import LoadWatch
+from orca.cluster.nodes.load import LoadWatch
+from orca.cluster.nodes.parts import NODE_VARIABLE
 from orca.cluster.pools import Recycle, load_pools
 from orca.cluster.worker import NODE_PLUGIN as NAME
 
@@ -96,7 +96,7 @@ class NodePlugin(WorkerPlugin):
         self._worker.loop.add_callback(self._step)
 
     def metrics(self) -> dict[str, Any]:
-        """What the scheduler hears with each heartbeat; see `orca.cluster.workers.WorkerInfo`."""
+        """What the scheduler hears with each heartbeat; see `orca.cluster.nodes.workers.WorkerInfo`."""
         tasks = self._worker.state.all_running_tasks
         return {
             "host": self._host,

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from orca.cluster import questions, server, supervision
-from orca.cluster.overview import Overview, look
+from orca.cluster import server
+from orca.cluster.machine import questions, supervision
+from orca.cluster.machine.overview import Overview, look
+from orca.cluster.machine.services import PASSWORDS, PORTS, Plan
+from orca.cluster.machine.standing import KINDS, MARK, Standing, api_url, locked, read, run_folder, write
 from orca.cluster.pools import POOLS, WorkPools, pool_name
-from orca.cluster.services import PASSWORDS, PORTS, Plan
-from orca.cluster.standing import KINDS, MARK, Standing, api_url, locked, read, run_folder, write
 from orca.config import Config
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
@@ -41,7 +42,7 @@ def up(settings: Config, pools: WorkPools, without: Collection[str], tell: Tell)
     pools : WorkPools
         Each of its hosts gets worker processes on this machine.
     without : collection of str
-        Some of `orca.cluster.services.OPTIONAL`.
+        Some of `orca.cluster.machine.services.OPTIONAL`.
     tell : callable
         Gets a line about what is noteworthy.
 

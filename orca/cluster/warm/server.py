@@ -1,6 +1,6 @@
 """The process from which flow runs are forked: it has imported Prefect and the flows, and does nothing else.
 
-`python -m orca.cluster.warm_server FD` is started by a warm worker and hears from it over a socket: one line of JSON a
+`python -m orca.cluster.warm.server FD` is started by a warm worker and hears from it over a socket: one line of JSON a
 flow run, answered by one line. It has a single thread, since a process with several cannot be forked safely. The flow
 runs are its children; it writes down how each ended. When its worker is gone it stays until they have ended.
 """
@@ -24,8 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from orca.cluster import warm_records
-from orca.cluster.warm_records import Process, Record
+from orca.cluster.warm import records as warm_records
+from orca.cluster.warm.records import Process, Record
 
 MODULES = (
     "prefect.flow_engine",
@@ -38,8 +38,6 @@ MODULES = (
     "rich._emoji_codes",
 )
 """What every flow run needs, besides its flow; the last two are imported by others when they are first used."""
-FLOWS = "flows"
-"""Package whose modules are imported; nothing is known of them here."""
 CANCEL, RELEASE = signal.SIGUSR1, signal.SIGUSR2
 """What a flow run's process is sent: end as cancelled; end and leave the state to the worker."""
 
@@ -141,8 +139,9 @@ class Server:
 
 def import_flows() -> None:
     """Import Prefect and all flows; one that cannot be imported fails in its own runs, and there alone."""
-    package = import_module(FLOWS)
-    for name in (*MODULES, *(f"{FLOWS}.{module.name}" for module in pkgutil.iter_modules(package.__path__))):
+    import flows
+
+    for name in (*MODULES, *(f"flows.{module.name}" for module in pkgutil.iter_modules(flows.__path__))):
         try:
             import_module(name)
         except Exception as error:  # noqa: BLE001 - whatever a module may raise

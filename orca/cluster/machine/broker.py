@@ -14,9 +14,9 @@ import secrets
 import shutil
 from pathlib import Path
 
-from orca.cluster.dask_parts import Part
+from orca.cluster.machine.standing import write_private
+from orca.cluster.nodes.parts import Part
 from orca.cluster.security import CA, CERTIFICATE, KEY
-from orca.cluster.standing import write_private
 
 USER = "orca"
 _LOOPBACK = "127.0.0.1"

@@ -1,6 +1,6 @@
 """Finds flow runs whose process is gone, and gives them a state: no run stays in Running for ever.
 
-A run is judged by its record (`orca.cluster.warm_records`) alone:
+A run is judged by its record (`orca.cluster.warm.records`) alone:
 
 - on this host by its process: a run whose process lives is never touched, however silent it is;
 - on another host by two signs of life that are independent of each other, both missing: its record is not touched
@@ -34,11 +34,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_logger
 
-from orca.cluster.warm_ending import End, Ender
-from orca.cluster.warm_records import BEAT_S, Process, Record, records, this_host
+from orca.cluster.warm.ending import End, Ender
+from orca.cluster.warm.records import BEAT_S, Process, Record, records, this_host
 
 if TYPE_CHECKING:
-    from orca.cluster.warm_worker import WarmWorker
+    from orca.cluster.warm.worker import WarmWorker
 
 REAP_VARIABLE = "ORCA_REAP_S"
 REAP_S = 10.0

@@ -5,7 +5,7 @@ any other, and besides:
 
 - told to stop (SIGTERM, Ctrl-C) it takes no new runs and waits for those that run; told again it ends them;
 - killed, it leaves its runs alive, and the next worker of the pool on this host looks after them;
-- a run whose process was killed is marked, says why, and is scheduled again, see `orca.cluster.reaper`.
+- a run whose process was killed is marked, says why, and is scheduled again, see `orca.cluster.warm.reaper`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound
 from prefect.workers.base import BaseWorker
 
-from orca.cluster.reaper import Reaper
-from orca.cluster.warm_ending import STOPPED, End, Ender
-from orca.cluster.warm_job import WarmJobConfiguration, WarmResult, WarmVariables
-from orca.cluster.warm_launcher import Launcher
-from orca.cluster.warm_records import Process, Record, this_host
-from orca.cluster.warm_server import CANCEL, RELEASE, Job
+from orca.cluster.warm.ending import STOPPED, End, Ender
+from orca.cluster.warm.job import WarmJobConfiguration, WarmResult, WarmVariables
+from orca.cluster.warm.launcher import Launcher
+from orca.cluster.warm.reaper import Reaper
+from orca.cluster.warm.records import Process, Record, this_host
+from orca.cluster.warm.server import CANCEL, RELEASE, Job
 from orca.config import load
 
 POLL_S = 0.1

@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed.utils import get_mp_context
 
-IMPORTED = ("distributed", "orca.cluster.remote", "orca.cluster.node")
+IMPORTED = ("distributed", "orca.cluster.remote", "orca.cluster.nodes.node")
 """None of these starts a thread, which a fork would lose."""
 
 

@@ -1,0 +1,1 @@
+"""`orca up`, `orca down` and `orca status`: all parts on one machine."""
