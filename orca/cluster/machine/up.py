@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,6 +28,8 @@ from orca.procfs import marked, wait_until
 
 READY_S = 180.0
 """How long all parts together may take until they answer: a new RabbitMQ takes 10 s, busy machines are slower."""
+INSIST_S = 30.0
+"""How long to ask a server again that does not answer while work is waited for."""
 DOWN_S = 90.0
 HOPELESS = 5
 """A part that ended so often while the others got ready will not do."""
@@ -233,12 +236,13 @@ def _drained(settings: Config, standing: Standing, tell: Tell) -> Iterator[None]
     paused = []
     try:
         try:
-            for pool in questions.call_api(url, "work_pools/filter", {}, tls=tls):
+            for pool in _insist(questions.call_api, url, "work_pools/filter", {}, tls=tls):
                 if pool["name"] in names and not pool["is_paused"]:
-                    questions.call_api(url, f"work_pools/{pool['name']}", {"is_paused": True}, tls=tls, method="PATCH")
+                    path = f"work_pools/{pool['name']}"
+                    _insist(questions.call_api, url, path, {"is_paused": True}, tls=tls, method="PATCH")
                     paused.append(pool["name"])
             told = None
-            while running := [run for run in questions.unfinished(url, tls) if run["work_pool_name"] in names]:
+            while running := [run for run in _insist(questions.unfinished, url, tls) if run["work_pool_name"] in names]:
                 if told != len(running):
                     told = len(running)
                     tell(f"waiting for flow runs: {', '.join(sorted(run['name'] for run in running))}")
@@ -251,5 +255,17 @@ def _drained(settings: Config, standing: Standing, tell: Tell) -> Iterator[None]
     finally:
         for name in paused:
             with suppress(OSError, ValueError):
-                questions.call_api(url, f"work_pools/{name}", {"is_paused": False}, tls=tls, method="PATCH")
+                _insist(questions.call_api, url, f"work_pools/{name}", {"is_paused": False}, tls=tls, method="PATCH")
     yield
+
+
+def _insist(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Ask again for a while: with SQLite a busy server answers 503 now and then."""
+    end = time.monotonic() + INSIST_S
+    while True:
+        try:
+            return ask(*arguments, **options)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(1.0)
