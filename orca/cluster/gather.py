@@ -187,7 +187,7 @@ class _Gathering:
             return None if self.offers.nobody() else attempt
         following = replace(attempt, number=attempt.number + 1)
         if failure.out_of_memory and not attempt.enlarged:
-            limit_gb = failure.limit_gb or self.offers.limit_gb(ended.dask.key)
+            limit_gb = failure.limit_gb or self.offers.limit_gb(ended.dask)
             if (more := self.offers.memory_above(limit_gb)) is not None:
                 return replace(following, memory_gb=more, enlarged=True)
         if failure.cause == "payload" or failure.killed_by_memory or attempt.number > self.resubmissions:

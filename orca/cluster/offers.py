@@ -6,30 +6,33 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Future
 
 from orca.cluster.nodes.parts import MEMORY
 
 MEMORY_TOPIC = "worker-restart-memory"
 """Dask's own: a nanny says here which worker it ends for its memory."""
-FRESH_S = 0.5
+FRESH_S, FRESH_WITHOUT_S = 1.0, 0.4
+"""How long an answer is good for, one with workers and one without."""
 
 
 @dataclass(frozen=True)
 class _Worker:
+    address: str
     slots: int
     paused: bool
     memory_gb: float
     """What it offers to tasks that ask for much, 0 where it offers none."""
+    limit_gb: float
 
 
 class Offers:
-    """The workers that offer slots of a pool, asked for at most twice a second."""
+    """The workers that offer slots of a pool, asked for seldom."""
 
     def __init__(self, client: Client, pool: str) -> None:
         self._client, self._pool = client, pool
         self._workers: list[_Worker] = []
-        self._asked = float("-inf")
+        self._stale = float("-inf")
 
     def nobody(self) -> bool:
         """Whether no worker offers the pool, be it paused or not."""
@@ -44,29 +47,27 @@ class Offers:
         """The least memory above a limit that a worker has; None where none has more."""
         return min((worker.memory_gb for worker in self._now() if worker.memory_gb > limit_gb), default=None)
 
-    def limit_gb(self, key: Any) -> float:
+    def limit_gb(self, future: Future) -> float:
         """Memory limit of the worker that has the result of a task, infinite when nobody has it."""
-        found: float | None = self._client.run_on_scheduler(_limit_gb, key=key)
-        return float("inf") if found is None else found
+        holders = self._client.who_has([future]).get(future.key, ())
+        return min((worker.limit_gb for worker in self._now() if worker.address in holders), default=float("inf"))
 
     def _now(self) -> list[_Worker]:
-        if time.monotonic() - self._asked > FRESH_S:
+        if time.monotonic() > self._stale:
             try:
-                self._workers = self._client.run_on_scheduler(_offered, pool=self._pool)
+                found = self._client.scheduler_info(n_workers=-1)["workers"]
             except OSError:  # the scheduler is away; the client says what comes of it
                 return self._workers
-            self._asked = time.monotonic()
+            self._workers = [
+                _worker(address, worker, self._pool)
+                for address, worker in found.items()
+                if worker["resources"].get(self._pool)
+            ]
+            self._stale = time.monotonic() + (FRESH_S if self._workers else FRESH_WITHOUT_S)
         return self._workers
 
 
-def _offered(pool: str, dask_scheduler: Any) -> list[_Worker]:
-    workers = [worker for worker in dask_scheduler.workers.values() if worker.resources.get(pool)]
-    return [
-        _Worker(int(worker.resources[pool]), worker.status.name != "running", worker.resources.get(MEMORY, 0.0))
-        for worker in workers
-    ]
-
-
-def _limit_gb(key: Any, dask_scheduler: Any) -> float | None:
-    task = dask_scheduler.tasks.get(key)
-    return min((worker.memory_limit / 1e9 for worker in task.who_has or ()), default=None) if task else None
+def _worker(address: str, worker: dict[str, Any], pool: str) -> _Worker:
+    resources = worker["resources"]
+    paused = worker["status"] != "running"
+    return _Worker(address, int(resources[pool]), paused, resources.get(MEMORY, 0.0), worker["memory_limit"] / 1e9)

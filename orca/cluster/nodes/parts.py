@@ -27,6 +27,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.pause": False,  # orca.cluster.nodes.node pauses a worker, and Dask would have it go on
     "distributed.worker.memory.spill": False,  # results are paths
     "distributed.worker.memory.target": False,
+    "distributed.deploy.lost-worker-timeout": "1000 hours",  # else one that dies again within 15 s is given up for good
 }
 """Of every scheduler and worker, on one machine and on a cluster."""
 PRELOAD = "orca.cluster.worker"
