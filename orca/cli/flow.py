@@ -47,8 +47,13 @@ def run_flow(module: str, name: str, arguments: dict[str, Any], settings: Config
         with open_session(settings, preload=(module,), quiet=quiet) as session:
             flow = getattr(importlib.import_module(module), name)
             from orca.cluster.gather import listening
+            from orca.cluster.warm.records import register
 
-            flow = flow.with_options(task_runner=flow.task_runner.at(session.address))
+            def remember(_flow: Any, run: Any, _state: Any) -> None:
+                """So that a reaper can tell when this process is killed."""
+                register(settings.prefect.home / "runs", str(run.id))
+
+            flow = flow.with_options(task_runner=flow.task_runner.at(session.address), on_running=[remember])
             session.wait()
             with listening(watcher), _warnings_shown(watcher if quiet else None):
                 state = flow(**arguments, return_state=True)

@@ -44,6 +44,11 @@ class Watcher:
             self._total += event.planned
             self._progress.update(self._all, total=self._total)
             return
+        if not event.unit:  # about all of them, such as that no worker has a slot for them
+            self._progress.update(self._all, step=event.step)
+            if event.step and not self._progress.console.is_terminal:
+                self.note(event.step)
+            return
         if event.outcome is None:
             if event.unit not in self._units:
                 self._units[event.unit] = self._progress.add_task(f"  {event.unit}", total=None, step="")
@@ -56,7 +61,7 @@ class Watcher:
         self._progress.update(self._all, advance=1, step="")
         if not self._progress.console.is_terminal:
             self._progress.console.print(
-                f"{event.unit}: {event.outcome.status} {event.outcome.reason}".rstrip(),
+                f"{event.unit}: {event.outcome.status}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -226,7 +226,8 @@ def prepare_database(home: Path) -> None:
 
 
 def _start(home: Path, database: SecretUri | None) -> Server:
-    prepare_database(home)
+    if database is None:
+        prepare_database(home)
     port = free_port(LOOPBACK)
     url, log = f"http://{LOOPBACK}:{port}/api", home / "server.log"
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
