@@ -49,9 +49,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
-def test_a_flow_runs_with_a_server_on_postgresql(
-    database: str, tmp_path: Path, make_ms: Callable[..., Path]
-) -> None:
+def test_a_flow_runs_with_a_server_on_postgresql(database: str, tmp_path: Path, make_ms: Callable[..., Path]) -> None:
     site = Site(tmp_path, {"prefect": {"database": database}, "limits": {"settle_s": 0}})
     ms = make_ms()
     try:
