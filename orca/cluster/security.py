@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
@@ -168,10 +169,8 @@ def _certificate(
 def _general_name(name: str) -> x509.GeneralName:
     from cryptography import x509
 
-    try:
+    with suppress(ValueError):  # a name
         return x509.IPAddress(ip_address(name.strip("[]")))
-    except ValueError:
-        pass
     try:
         return x509.DNSName(name)
     except ValueError as error:

@@ -330,6 +330,7 @@ def compare_with_truth(raw: Path, path: Path, folder: Path, monkeypatch: pytest.
     tables = tuple(raw / "truth" / f"73MHz.truth.{kind}" for kind in ("delay", "bandpass"))
     machines = ImagingMachines(
         scratch=folder,
+        threads=2,
         memory_gb=2,
         wsclean=shutil.which("wsclean") or "wsclean",
         wsclean_s=120,
