@@ -10,7 +10,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from orca.cluster.outcomes import Cause
 from orca.endings import MEMORY_REMEDY
-from orca.errors import OrcaError
+from orca.errors import OrcaError, StoppedError
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Failure:
         return self.lost and self.out_of_memory
 
 
-def failure_of(error: BaseException, pool: str, memory_killed: Collection[str]) -> Failure:
+def failure_of(error: BaseException, need: str, memory_killed: Collection[str]) -> Failure:
     """What an error means that ended a task run.
 
     Parameters
     ----------
     error : exception
         What the task raised, or Dask.
-    pool : str
-        Whose slot the task needs.
+    need : str
+        What a worker has to offer for the task: a pool, perhaps with so much memory.
     memory_killed : addresses
         Of workers that were ended for their memory.
     """
@@ -66,9 +66,11 @@ def failure_of(error: BaseException, pool: str, memory_killed: Collection[str]) 
         return Failure(f"the Dask cluster lost it ({type(error).__name__})", lost=True)
     if isinstance(error, NoValidWorkerError | NoWorkerError):
         timeout_s = error.args[-1]
-        return Failure(f"no Dask worker offered {pool} within {timeout_s / 60:.3g} minutes", lost=True, nobody=True)
+        return Failure(f"no Dask worker offered {need} within {timeout_s / 60:.3g} minutes", lost=True, nobody=True)
     text = str(error) if isinstance(error, OrcaError) else f"{type(error).__name__}: {error}"
     reason = next(iter(text.strip().splitlines()), "")
-    cause: Cause = "infrastructure" if isinstance(error, OrcaError) and error.retryable else "payload"
+    stopped = isinstance(error, StoppedError)  # by its worker: whoever waits for it has not cancelled it
+    retryable = isinstance(error, OrcaError) and error.retryable
+    cause: Cause = "infrastructure" if stopped or retryable else "payload"
     memory = isinstance(error, MemoryError) or (isinstance(error, OrcaError) and error.remedy == MEMORY_REMEDY)
     return Failure(reason, text, cause, out_of_memory=memory)

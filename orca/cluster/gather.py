@@ -168,7 +168,7 @@ class _Gathering:
             status: Status = "skipped" if result.skipped else "done"
             self._settle(Outcome(attempt.unit, status, result=result, attempts=attempt.number))
             return
-        failure = failure_of(result, self.pool, self.memory_killed)
+        failure = failure_of(result, self._need(attempt), self.memory_killed)
         if failure.lost:
             self.lost.append(Lost(attempt.unit, ended.future.task_run_id, failure.reason))
         again = self._again(attempt, failure, ended)
@@ -178,13 +178,18 @@ class _Gathering:
                 Outcome(attempt.unit, "failed", None, reason, failure.detail, failure.cause, attempts=attempt.number)
             )
             return
+        get_run_logger().warning("%s submitted again: %s", attempt.unit, failure.reason)
         self.notify(Event(attempt.unit, f"submitted again: {failure.reason}"))
         self.todo.append(again)
+
+    def _need(self, attempt: _Attempt) -> str:
+        """What a worker has to offer for it, in words."""
+        return self.pool if attempt.memory_gb is None else f"{self.pool} with {attempt.memory_gb:g} GB of memory"
 
     def _again(self, attempt: _Attempt, failure: Failure, ended: _Running) -> _Attempt | None:
         """How a unit that failed is tried again, if it is."""
         if failure.nobody:  # all may have been paused for long: that is no fault of the unit
-            return None if self.offers.nobody() else attempt
+            return None if self.offers.nobody(attempt.memory_gb) else attempt
         following = replace(attempt, number=attempt.number + 1)
         if failure.out_of_memory and not attempt.enlarged:
             limit_gb = failure.limit_gb or self.offers.limit_gb(ended.dask)

@@ -34,9 +34,9 @@ class Offers:
         self._workers: list[_Worker] = []
         self._stale = float("-inf")
 
-    def nobody(self) -> bool:
-        """Whether no worker offers the pool, be it paused or not."""
-        return not self._now()
+    def nobody(self, memory_gb: float | None = None) -> bool:
+        """Whether no worker offers the pool, and so much memory if it has to be so much, be it paused or not."""
+        return not any(memory_gb is None or worker.memory_gb >= memory_gb for worker in self._now())
 
     def slots(self) -> int:
         """Tasks that can run at once: 0 while all workers are paused, 1 when none has come yet."""

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-from distributed import get_worker
+from distributed import Status, get_worker
 from distributed.worker import thread_state
 
 from orca.isolation import preload
@@ -46,14 +46,18 @@ def stop_signal() -> Callable[[], str | None]:
     """A function that returns why the running task should stop, or None while somebody waits for its result.
 
     Dask cannot interrupt a thread: when a task is cancelled, or its flow is gone, the scheduler forgets it and the
-    worker's record of it disappears or turns to "cancelled".
+    worker's record of it disappears or turns to "cancelled". A worker that ends, or whose scheduler is gone, waits for
+    its tasks, and nobody takes what they return.
     """
     try:
-        tasks, key = get_worker().state.tasks, thread_state.key
+        worker, key = get_worker(), thread_state.key
+        tasks = worker.state.tasks
     except (ValueError, AttributeError):  # not in a task
         return lambda: None
 
     def reason() -> str | None:
+        if worker.status in (Status.closing, Status.closed):
+            return "its Dask worker ends"
         task = tasks.get(key)
         return "nobody waits for it any more" if task is None or task.state == "cancelled" else None
 
