@@ -204,4 +204,6 @@ class Cluster:
     def task_states(self, run: str) -> list[str]:
         """Types of the states of a run's task runs."""
         runs = self.call("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-        return [each["state"]["type"] for each in runs]
+        return [
+            each["state"]["type"] for each in runs if each["state"]
+        ]  # what was told while the server was away may lack it

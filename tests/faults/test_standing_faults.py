@@ -137,7 +137,7 @@ def test_runs_outlive_a_killed_flow_worker_and_one_that_is_cancelled_meanwhile_e
     cluster.well(folders[0], kept, units=3, seconds=2.0)
     assert [name for name, _ in cluster.states(kept)].count("Running") == 1
     assert f"Found flow run {gone} running" in cluster.log("flow-worker-default")
-    assert not process.is_running()
+    assert psutil.wait_procs([process], timeout=15)[1] == []
 
 
 def test_a_flow_worker_told_to_end_lets_short_runs_finish_and_long_ones_run_again(
