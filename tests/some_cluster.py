@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 from distributed import Client
 from site_of_tests import ORCA
+from waiting import wait_for
 
 from orca import config
 from orca.cluster.nodes.parts import Part, scheduler_part, worker_parts
@@ -108,12 +108,3 @@ def some_cluster(
         stack.callback(cluster.stop)
         cluster.start_all()
         yield cluster
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 40.0) -> Any:
-    """What the condition returns once that is true."""
-    end = time.monotonic() + patience_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {patience_s} s"
-        time.sleep(0.05)
-    return value

@@ -137,7 +137,7 @@ class Cluster:
         end = time.monotonic() + 90.0
         while True:
             try:
-                return call_api(self.url, path, body)
+                return call_api(self.url, path, body, patience_s=60.0)
             except HTTPError as error:
                 if error.code != 503 or time.monotonic() > end:
                     raise

@@ -15,7 +15,7 @@ import pytest
 from casacore.tables import table
 from file_times import age
 from site_of_tests import Site, outcomes
-from test_imaging_faults import wait_for
+from waiting import family, wait_for
 
 from flows.calibration_table import Options, make_table
 from flows.calibration_table import Site as Machines
@@ -96,10 +96,10 @@ def at_work(site: Site, name: str) -> list[int]:
 
 def end(command: subprocess.Popen[str], number: signal.Signals) -> None:
     """Send a signal to `orca`, and wait until it and all that it started are gone."""
-    family = [p for p in psutil.Process(command.pid).children(recursive=True) if "uvicorn" not in p.cmdline()]
+    started = family(command)
     command.send_signal(number)
     assert command.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=30)
     assert alive == []
 
 

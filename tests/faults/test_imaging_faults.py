@@ -6,13 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from site_of_tests import Site, outcomes, script
+from waiting import argv, family, wait_for
 
 from orca.ms.simulate import SimulationOptions, simulate
 
@@ -32,17 +31,10 @@ def stalling(tmp_path: Path) -> Path:
     return script(tmp_path / "stalling-wsclean", f'{marks}; exec {shutil.which("wsclean")} "$@"')
 
 
-def wait_for(condition: Callable[[], object], what: str, patience_s: float = 60.0) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen within {patience_s} s"
-        time.sleep(0.05)
-
-
 def dask_worker(command: subprocess.Popen[str]) -> psutil.Process:
     """The worker process: of what `orca` started, the one whose child is the imager."""
     for process in psutil.Process(command.pid).children(recursive=True):
-        if any("stalling-wsclean" in " ".join(child.cmdline()) for child in process.children()):
+        if any("stalling-wsclean" in " ".join(argv(child)) for child in process.children()):
             return process
     raise AssertionError("no process runs the imager")
 
@@ -80,11 +72,11 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     words = ("run", "imaging", integration, *SMALL, "--out", out)
     command = site.start(*words, execs={"wsclean": str(stalling)})
     wait_for((tmp_path / "started").exists, "imaging")
-    family = [p for p in psutil.Process(command.pid).children(recursive=True) if "uvicorn" not in p.cmdline()]
+    started = family(command)
     command.send_signal(number)
     assert command.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert [p for p in alive if "stalling" not in " ".join(p.cmdline())] == []  # the shell's child, if it is slow
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert [p for p in alive if "stalling" not in " ".join(argv(p))] == []  # the shell's child, if it is slow
     assert list(out.glob("*")) == []
     if number != signal.SIGKILL:
         assert "the same command goes on from here" in (site.folder / "background.log").read_text()

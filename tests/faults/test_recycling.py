@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cluster_tasks import count, keep_memory, runs, wait_for_file
 from distributed import Client, Future, as_completed
-from some_cluster import SomeCluster, some_cluster, wait_for
+from some_cluster import SomeCluster, some_cluster
+from waiting import wait_for
 
 from orca.cluster.local import local_cluster
 from orca.cluster.nodes.workers import list_workers

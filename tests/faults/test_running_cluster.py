@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from site_of_tests import Site, outcomes, script
-from test_imaging_faults import SMALL, imagers, wait_for
+from test_imaging_faults import SMALL, imagers
+from waiting import wait_for
 
 from orca.ms.simulate import SimulationOptions, simulate
 

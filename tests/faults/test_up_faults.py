@@ -19,7 +19,8 @@ from site_of_tests import Site, script
 from orca.ms.simulate import SimulationOptions, simulate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
-from standing_stack import Stack, wait_for
+from standing_stack import Stack
+from waiting import wait_for
 
 
 @pytest.fixture(scope="module")

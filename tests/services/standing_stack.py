@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,10 +77,3 @@ class Stack:
             except psutil.Error:
                 continue
         return found
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come within {patience_s} s"
-        time.sleep(0.3)

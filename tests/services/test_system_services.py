@@ -16,7 +16,8 @@ import yaml
 from cluster_tasks import runs, wait_for_file
 from distributed import Client
 from site_of_tests import ORCA
-from some_cluster import TESTS, wait_for
+from some_cluster import TESTS
+from waiting import wait_for
 
 from orca import config
 from orca.cluster import server

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from site_of_tests import ORCA, Site, outcomes
-from standing_stack import Stack, wait_for
+from standing_stack import Stack
+from waiting import wait_for
 
 from orca.cluster.machine.broker import find_program
 from orca.ms.simulate import SimulationOptions, simulate

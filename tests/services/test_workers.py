@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from cluster_tasks import count, programs, run_program, runs, wait_for_file
 from distributed import Client
-from some_cluster import SomeCluster, some_cluster, wait_for
+from some_cluster import SomeCluster, some_cluster
+from waiting import wait_for
 
 from orca.cluster.nodes.workers import WorkerInfo, list_workers, ping, select, tell
 from orca.cluster.nodes.workers import wait_for as wait_until

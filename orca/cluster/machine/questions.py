@@ -49,7 +49,15 @@ def _silent(error: BaseException) -> Answer:
     return Answer(False, problem=f"does not answer ({reason})")
 
 
-def call_api(url: str, path: str, body: Any = None, *, tls: Path | None = None, method: str | None = None) -> Any:
+def call_api(
+    url: str,
+    path: str,
+    body: Any = None,
+    *,
+    tls: Path | None = None,
+    method: str | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Any:
     """Call Prefect's API without Prefect, which takes seconds to import; returns what it said, None for nothing.
 
     Raises
@@ -60,7 +68,7 @@ def call_api(url: str, path: str, body: Any = None, *, tls: Path | None = None, 
     context = ssl.create_default_context(cafile=tls / CA) if tls and url.startswith("https://") else None
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{url}/{path}", data=data, headers={"Content-Type": "application/json"}, method=method)
-    with urlopen(request, timeout=PATIENCE_S, context=context) as answer:
+    with urlopen(request, timeout=patience_s, context=context) as answer:
         text = answer.read()
         return json.loads(text) if text else None
 

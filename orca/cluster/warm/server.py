@@ -16,9 +16,11 @@ import select
 import signal
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -203,6 +205,34 @@ def run_engine(flow_run_id: str) -> None:
         runpy.run_module("prefect.engine", run_name="__main__")
 
 
+def observe_beside() -> None:
+    """Have a flow begin while Prefect still connects to hear of its suspension, for which it would wait 0.2 s.
+
+    The connection asks for the state once it is there, so that what was suspended meanwhile is seen, too.
+    """
+    from prefect import flow_engine
+
+    observe = flow_engine.observe_flow_run_suspension
+
+    @contextmanager
+    def beside(*args: Any, **options: Any) -> Iterator[None]:
+        over = threading.Event()
+
+        def watch() -> None:
+            with observe(*args, **options):
+                over.wait()
+
+        watcher = threading.Thread(target=copy_context().run, args=(watch,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join(timeout=5)
+
+    flow_engine.observe_flow_run_suspension = beside  # type: ignore[assignment]
+
+
 def imported(entrypoint: str) -> str:
     """The module that was imported from the file of an entrypoint `file.py:flow`, as `module.flow`, if there is one."""
     file, colon, name = entrypoint.rpartition(":")
@@ -222,6 +252,7 @@ def main() -> None:
     if started := Server(channel).serve():
         job, log = started
         become(job, log)
+        observe_beside()
         run_engine(job.flow_run_id)
 
 
