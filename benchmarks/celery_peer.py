@@ -11,7 +11,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from parts import Cpu, cpu_of, free_port
+from parts import Cpu, cpu_of
+
+from orca.cluster.ports import free_port
+from orca.cluster.server import LOOPBACK
 
 PYTHON = "ORCA_CELERY_PYTHON"
 RECYCLE = 20
@@ -77,7 +80,7 @@ def _worker(place: Path, workers: int, recycle: int | None) -> Iterator[int]:
 @contextmanager
 def _redis(place: Path) -> Iterator[tuple[int, int]]:
     place.mkdir()
-    port = free_port()
+    port = free_port(LOOPBACK)
     with _process(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""], place) as pid:
         yield port, pid
 
@@ -86,7 +89,7 @@ def _redis(place: Path) -> Iterator[tuple[int, int]]:
 def _rabbitmq(place: Path) -> Iterator[tuple[int, int]]:
     """A RabbitMQ of our own: its node, its ports and its folders."""
     place.mkdir()
-    port, distribution = free_port(), free_port()
+    port, distribution = free_port(LOOPBACK), free_port(LOOPBACK)
     node = f"orca{port}@localhost"
     environment = {
         **os.environ,

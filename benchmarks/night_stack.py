@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import yaml
-from parts import Cpu, cpu_of, free_port
+from parts import Cpu, cpu_of
 
 from orca import config
 from orca.cluster.machine import questions
@@ -22,6 +22,8 @@ from orca.cluster.machine.overview import PartState
 from orca.cluster.machine.standing import api_url
 from orca.cluster.nodes.parts import Part, scheduler_part, worker_part
 from orca.cluster.pools import WorkPools, load_pools
+from orca.cluster.ports import free_port
+from orca.cluster.server import LOOPBACK
 from orca.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +72,7 @@ def night_stack(folder: Path) -> Iterator[Stack]:
     A node is one Dask worker process with a thread for each of its slots. Such a process is not replaced after 20
     tasks: while it waits for the last of its threads the others would do nothing.
     """
-    port = free_port()
+    port = free_port(LOOPBACK)
     address = f"tcp://127.0.0.1:{port}"
     _settle(folder, address)
     settings, pools = config.load(), load_pools()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -31,13 +30,6 @@ def cpu_of(pid: int, *, children: bool = True) -> float:
         with suppress(psutil.NoSuchProcess):
             total += sum(child.cpu_times()[:4])
     return total
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def prefect_environment(home: Path, port: int) -> dict[str, str]:

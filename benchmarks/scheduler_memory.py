@@ -10,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from parts import free_port, pools_file, prefect_environment, prefect_server
+from parts import pools_file, prefect_environment, prefect_server
 from tasks import NEVER, dask_cluster, run_flow
 
+from orca.cluster.ports import free_port
+from orca.cluster.server import LOOPBACK
 from orca.cluster.server_settings import SERVER_SETTINGS
 
 
@@ -21,7 +23,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
-    each, port = options.tasks // options.steps, free_port()
+    each, port = options.tasks // options.steps, free_port(LOOPBACK)
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         environment = prefect_environment(Path(name), port) | {"ORCA_POOLS": str(pools_file(Path(name), NEVER))}
         with (

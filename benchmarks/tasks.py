@@ -23,8 +23,10 @@ from functools import partial
 from pathlib import Path
 
 from celery_peer import RECYCLE, celery_peer
-from parts import Cpu, cpu_of, free_port, pools_file, prefect_environment, prefect_server
+from parts import Cpu, cpu_of, pools_file, prefect_environment, prefect_server
 
+from orca.cluster.ports import free_port
+from orca.cluster.server import LOOPBACK
 from orca.cluster.server_settings import SERVER_SETTINGS
 
 WORKERS = 2
@@ -65,7 +67,7 @@ def main() -> None:
 @contextmanager
 def _prefect(home: Path, kind: str, settings: dict[str, str], recycle: int) -> Iterator[Contestant]:
     """A Prefect server, a Dask cluster, and a flow on them."""
-    port = free_port()
+    port = free_port(LOOPBACK)
     environment = prefect_environment(home, port) | {"ORCA_POOLS": str(pools_file(home, recycle))}
     with prefect_server(home, port, settings) as server, dask_cluster(home, environment) as (address, scheduler):
         parts: dict[str, Cpu] = {

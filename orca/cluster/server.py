@@ -8,17 +8,16 @@ Nothing here imports Prefect, so that the server starts while its client is stil
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import psutil
 
+from orca.cluster.ports import free_port
 from orca.cluster.server_settings import SERVER_SETTINGS
 from orca.config.secret import SecretUri
 from orca.disk import make_folder
@@ -39,7 +39,7 @@ START_S = 120.0
 """How long a server may take to answer: a new database alone takes some 15 s on a slow machine."""
 DATABASE = "prefect.db"
 LOOPBACK = "127.0.0.1"
-_FACTORY = "prefect.server.api.server:create_app"
+_FACTORY = "orca.cluster.prefect_app:create_app"
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 """No telemetry, ever."""
 
@@ -78,7 +78,7 @@ def answers(url: str, tls: Path | None = None) -> bool:
         context = ssl.create_default_context(cafile=tls / "ca.pem") if tls else None
         with urllib.request.urlopen(f"{url}/health", timeout=2, context=context) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # the latter where something else listens
         return False
 
 
@@ -256,12 +256,6 @@ def _end(process: psutil.Process, patience_s: float) -> None:
 
 def _state_file(home: Path) -> Path:
     return home / "server.json"
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on at an address of this machine."""
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

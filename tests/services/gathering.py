@@ -57,9 +57,13 @@ def main(folder: Path) -> None:
             ]
 
         outcomes = run()
-        time.sleep(2)  # the server takes states in late
+        end = time.monotonic() + 30  # the server takes states in late
         with get_client(sync_client=True) as client:
-            states = sorted(r.state.type.value for r in client.read_task_runs())
+            while not all(run.state.is_final() for run in (found := client.read_task_runs())):
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.5)
+        states = sorted(run.state.type.value for run in found)
         sys.stdout.write(json.dumps({"outcomes": outcomes, "states": states}) + "\n")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from site_of_tests import Site, outcomes
+
+from orca.cluster.ports import free_port
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
@@ -29,8 +30,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             part.chmod(part.stat().st_mode | 0o011)  # so that its user gets there
         shutil.chown(folder, user.pw_uid, user.pw_gid)
         as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port("127.0.0.1")
     (folder / "password").write_text("pa55/word")
     (folder / "password").chmod(0o644)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from orca import config
 from orca.cluster import server
 from orca.cluster.nodes.workers import WorkerInfo, list_workers
 from orca.cluster.pools import default_path, load_pools
+from orca.cluster.ports import free_port
 from orca.cluster.server_settings import SERVER_SETTINGS
 from orca.cluster.systemd.units import site, unit_files
 
@@ -36,7 +36,7 @@ class Services:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ports = [_free_port() for _ in range(2)]
+        ports = [free_port("127.0.0.1") for _ in range(2)]
         self.url, self.address = f"http://127.0.0.1:{ports[0]}/api", f"tcp://127.0.0.1:{ports[1]}"
         conf, pools = folder / "orca-conf.yml", folder / "work_pools.yaml"
         settings = {"prefect": {"api_url": self.url}, "dask": {"address": self.address}}
@@ -98,11 +98,6 @@ class Services:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(timeout=10)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

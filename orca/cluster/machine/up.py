@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from orca.cluster.machine.overview import Overview, look
 from orca.cluster.machine.services import PASSWORDS, PORTS, Plan
 from orca.cluster.machine.standing import KINDS, MARK, Standing, api_url, locked, read, run_folder, write
 from orca.cluster.pools import POOLS, WorkPools, pool_name
+from orca.cluster.ports import hold_port
 from orca.config import Config
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
@@ -106,16 +106,9 @@ def _kept(settings: Config, found: Standing | None, *, running: bool) -> tuple[d
                 continue
             if name == "server" and own is not None:
                 continue
-            probe = stack.enter_context(_probe(host, ports.get(name, 0)))
-            ports[name] = probe.getsockname()[1]
+            held = stack.enter_context(hold_port(host, ports.get(name, 0)))
+            ports[name] = held.getsockname()[1]
     return ports, passwords
-
-
-def _probe(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError:
-        return socket.create_server((host, 0))
 
 
 def _prepare_server(settings: Config, plan: Plan, tell: Tell) -> None:

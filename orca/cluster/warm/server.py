@@ -230,7 +230,7 @@ def observe_beside() -> None:
             over.set()
             watcher.join(timeout=5)
 
-    flow_engine.observe_flow_run_suspension = beside  # type: ignore[assignment]
+    flow_engine.observe_flow_run_suspension = beside
 
 
 def imported(entrypoint: str) -> str:
