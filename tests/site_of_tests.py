@@ -82,6 +82,7 @@ class Site:
 
 def outcomes(result: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     """What `--json` printed, by unit."""
+    assert result.stdout, result.stderr
     return {entry["unit"]: entry for entry in json.loads(result.stdout)}
 
 

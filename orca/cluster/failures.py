@@ -42,6 +42,11 @@ class Failure:
         return self.lost and self.out_of_memory
 
 
+def nobody_offered(need: str, waited_s: float) -> str:
+    """A reason, where nobody came."""
+    return f"no Dask worker offered {need} within {waited_s / 60:.3g} minutes"
+
+
 def failure_of(error: BaseException, need: str, memory_killed: Collection[str]) -> Failure:
     """What an error means that ended a task run.
 
@@ -65,12 +70,12 @@ def failure_of(error: BaseException, need: str, memory_killed: Collection[str]) 
     if isinstance(error, FutureCancelledError | FuturesCancelledError):
         return Failure(f"the Dask cluster lost it ({type(error).__name__})", lost=True)
     if isinstance(error, NoValidWorkerError | NoWorkerError):
-        timeout_s = error.args[-1]
-        return Failure(f"no Dask worker offered {need} within {timeout_s / 60:.3g} minutes", lost=True, nobody=True)
+        return Failure(nobody_offered(need, error.args[-1]), lost=True, nobody=True)
     text = str(error) if isinstance(error, OrcaError) else f"{type(error).__name__}: {error}"
     reason = next(iter(text.strip().splitlines()), "")
     stopped = isinstance(error, StoppedError)  # by its worker: whoever waits for it has not cancelled it
     retryable = isinstance(error, OrcaError) and error.retryable
     cause: Cause = "infrastructure" if stopped or retryable else "payload"
-    memory = isinstance(error, MemoryError) or (isinstance(error, OrcaError) and error.remedy == MEMORY_REMEDY)
+    remedy = (error.remedy or "") if isinstance(error, OrcaError) else ""
+    memory = isinstance(error, MemoryError) or remedy.startswith(MEMORY_REMEDY)
     return Failure(reason, text, cause, out_of_memory=memory)

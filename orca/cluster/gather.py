@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,12 +22,13 @@ from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 
-from orca.cluster.failures import Failure, failure_of
+from orca.cluster.failures import Failure, failure_of, nobody_offered
 from orca.cluster.lost import Lost, end_records
 from orca.cluster.nodes.parts import MEMORY
 from orca.cluster.offers import MEMORY_TOPIC, Offers
 from orca.cluster.outcomes import Event, Outcome, Status, UnitResult, conclude, listener_now, listening, summary
 from orca.cluster.runner import PoolTaskRunner
+from orca.cluster.slots import PLACE, TOPIC, Answer, Slots
 from orca.cluster.worker import STEPS_TOPIC
 from orca.errors import InfrastructureError
 
@@ -34,7 +37,7 @@ __all__ = ["Event", "Outcome", "UnitResult", "conclude", "gather", "listening", 
 RESUBMISSIONS = 2
 """How often a unit that the infrastructure killed is submitted again."""
 REFILL_S = 0.5
-"""How often to look for new workers while nothing ends."""
+"""How often to ask for slots while nothing ends."""
 TELL_S = 10.0
 """How long no worker may offer the pool before the flow says so."""
 
@@ -50,8 +53,8 @@ def gather(
 ) -> list[Outcome]:
     """Run a task for every unit and wait until each has ended; to be called in a flow that runs on Dask.
 
-    No more task runs are submitted than the cluster has slots: Dask blames the death of a worker on all tasks that it
-    was given, so a unit that always kills its worker would take the waiting ones with it.
+    A task run is submitted when there is a free slot for it (`orca.cluster.slots`): Dask blames the death of a worker
+    on all tasks that it was given, so a unit that always kills its worker would take waiting ones with it.
 
     A unit that ran out of memory is submitted once more, for a worker that has more; where there is none it has failed.
 
@@ -117,10 +120,12 @@ class _Gathering:
         self.pool: str = context.task_runner.pool
         self.client: Client = context.task_runner.client
         self.offers = Offers(self.client, self.pool)
+        self.slots = Slots(self.client, self.pool, priority)
         self.notify = listener_now()
         self.task, self.units, self.resubmissions, self.priority = task, units, resubmissions, priority
         self.todo = deque(_Attempt(unit, memory_gb=memory_gb) for unit in units)
-        self.ended: SimpleQueue[_Running] = SimpleQueue()
+        self.ended: SimpleQueue[_Running | None] = SimpleQueue()
+        """What has ended; None where a slot may be free."""
         self.running = 0
         self.outcomes: dict[str, Outcome] = {}
         self.lost: list[Lost] = []
@@ -131,29 +136,60 @@ class _Gathering:
     def run(self, planned: int) -> list[Outcome]:
         if planned:
             self.notify(Event("", "", planned=planned))
-        with _subscribed(self.client, {STEPS_TOPIC: self._on_step, MEMORY_TOPIC: self._on_memory}):
+        topics = {STEPS_TOPIC: self._on_step, MEMORY_TOPIC: self._on_memory, TOPIC: lambda _: self.ended.put(None)}
+        with _subscribed(self.client, topics):
+            self._refill()
             while self.todo or self.running:
-                self._refill()
                 try:
                     ended = self.ended.get(timeout=REFILL_S)
                 except Empty:
+                    ended = None
                     self._look_around()
-                    continue
-                self.running -= 1
+                self.running -= ended is not None
                 self._refill()  # before the result is fetched, so that the slot does not wait for that
-                self._take(ended)
-                ended.dask.release()  # a worker that is to be replaced waits until nobody needs its results
+                if ended is not None:
+                    self._take(ended)
+                    ended.dask.release()  # a worker that is to be replaced waits until nobody needs its results
         end_records(self.lost)
         return [self.outcomes[unit] for unit in self.units]
 
     def _refill(self) -> None:
-        while self.todo and self.client.status == "running" and self.running < self.offers.slots():
-            attempt = self.todo.popleft()
-            need = {} if attempt.memory_gb is None else {"resources": {MEMORY: attempt.memory_gb}}
-            with dask.annotate(priority=self.priority, **need):
-                running = _Running(attempt, self.task.submit(**self.units[attempt.unit]))
-            self.running += 1
-            running.dask.add_done_callback(lambda _, running=running: self.ended.put(running))
+        """Submit as many units as there are slots for."""
+        while self.todo and self.client.status == "running":
+            memory_gb = self.todo[0].memory_gb
+            _, alike = next(groupby(self.todo, attrgetter("memory_gb")))
+            try:
+                answer = self.slots.take(len(list(alike)), memory_gb)
+            except OSError:  # the scheduler is away; the client says what comes of it
+                return
+            for place in answer.places:
+                self._submit(self.todo.popleft(), place)
+            if not answer.places and not self._hopeless(answer, memory_gb):
+                return
+
+    def _submit(self, attempt: _Attempt, place: str) -> None:
+        need = {} if attempt.memory_gb is None else {"resources": {MEMORY: attempt.memory_gb}}
+        with dask.annotate(**{PLACE: place}, priority=self.priority, **need):
+            running = _Running(attempt, self.task.submit(**self.units[attempt.unit]))
+        self.running += 1
+        running.dask.add_done_callback(lambda _: self.ended.put(running))
+
+    def _hopeless(self, answer: Answer, memory_gb: float | None) -> bool:
+        """Whether nobody has offered for long what the first unit needs, which has then failed."""
+        if answer.offered:
+            self.nobody_since = None
+            if self.told:
+                self._tell("")
+            return False
+        need = self.pool if memory_gb is None else f"{self.pool} with {memory_gb:g} GB of memory"
+        self.nobody_since = self.nobody_since or time.monotonic()
+        waited_s = time.monotonic() - self.nobody_since
+        if waited_s > answer.patience_s:
+            self._give_up(nobody_offered(need, answer.patience_s), memory_gb)
+            return True
+        if waited_s > TELL_S and not self.told:
+            self._tell(f"no worker offers {need}: waiting for one")
+        return False
 
     def _take(self, ended: _Running) -> None:
         """Draw the consequence of the end of a task run."""
@@ -188,8 +224,8 @@ class _Gathering:
 
     def _again(self, attempt: _Attempt, failure: Failure, ended: _Running) -> _Attempt | None:
         """How a unit that failed is tried again, if it is."""
-        if failure.nobody:  # all may have been paused for long: that is no fault of the unit
-            return None if self.offers.nobody(attempt.memory_gb) else attempt
+        if failure.nobody:  # its worker was gone when it came; whether there is another one is seen when asking
+            return attempt
         following = replace(attempt, number=attempt.number + 1)
         if failure.out_of_memory and not attempt.enlarged:
             limit_gb = failure.limit_gb or self.offers.limit_gb(ended.dask)
@@ -204,17 +240,10 @@ class _Gathering:
         self.notify(Event(outcome.unit, outcome.status, outcome))
 
     def _look_around(self) -> None:
-        """While nothing ends: see whether there is still a cluster, and whether it has workers of this pool."""
+        """While nothing ends: see whether there is still a cluster."""
         if self.client.status == "closed" and not self.running:
-            self._give_up("the Dask cluster is gone")
-        elif self.client.status == "running" and self.offers.nobody():
-            self.nobody_since = self.nobody_since or time.monotonic()
-            if not self.told and time.monotonic() - self.nobody_since > TELL_S:
-                self._tell(f"no worker offers {self.pool}: waiting for one")
-        else:
-            self.nobody_since = None
-            if self.told:
-                self._tell("")
+            while self.todo:
+                self._give_up("the Dask cluster is gone", self.todo[0].memory_gb)
 
     def _tell(self, text: str) -> None:
         self.told = bool(text)
@@ -222,9 +251,9 @@ class _Gathering:
             get_run_logger().warning(text)
         self.notify(Event("", text))
 
-    def _give_up(self, reason: str) -> None:
-        """What was never submitted cannot be done."""
-        while self.todo:
+    def _give_up(self, reason: str, memory_gb: float | None) -> None:
+        """What was never submitted, and needs so much memory, cannot be done."""
+        while self.todo and self.todo[0].memory_gb == memory_gb:
             attempt = self.todo.popleft()
             self._settle(
                 Outcome(attempt.unit, "failed", reason=reason, cause="infrastructure", attempts=attempt.number)

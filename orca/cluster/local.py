@@ -16,6 +16,7 @@ from distributed import LocalCluster
 from orca.cluster.machine.standing import dask_address
 from orca.cluster.nodes.parts import DASK_SETTINGS, MEMORY, PRELOAD
 from orca.cluster.pools import POOLS, PoolName, load_pools
+from orca.cluster.slots import install
 from orca.config import Config
 from orca.disk import make_folder
 
@@ -84,6 +85,7 @@ def local_cluster(
                 preload=[*preload, PRELOAD],
             )
         with cluster:
+            install(cluster.scheduler)
             cluster.scale(count)  # the workers come while the caller goes on
             yield str(cluster.scheduler_address)
 

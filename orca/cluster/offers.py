@@ -1,4 +1,4 @@
-"""What the workers of a Dask cluster offer to a pool now."""
+"""What memory the workers of a Dask cluster have that serve a pool."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ FRESH_S, FRESH_WITHOUT_S = 1.0, 0.4
 @dataclass(frozen=True)
 class _Worker:
     address: str
-    slots: int
-    paused: bool
     memory_gb: float
     """What it offers to tasks that ask for much, 0 where it offers none."""
     limit_gb: float
@@ -33,15 +31,6 @@ class Offers:
         self._client, self._pool = client, pool
         self._workers: list[_Worker] = []
         self._stale = float("-inf")
-
-    def nobody(self, memory_gb: float | None = None) -> bool:
-        """Whether no worker offers the pool, and so much memory if it has to be so much, be it paused or not."""
-        return not any(memory_gb is None or worker.memory_gb >= memory_gb for worker in self._now())
-
-    def slots(self) -> int:
-        """Tasks that can run at once: 0 while all workers are paused, 1 when none has come yet."""
-        workers = self._now()
-        return sum(worker.slots for worker in workers if not worker.paused) if workers else 1
 
     def memory_above(self, limit_gb: float) -> float | None:
         """The least memory above a limit that a worker has; None where none has more."""
@@ -59,15 +48,12 @@ class Offers:
             except OSError:  # the scheduler is away; the client says what comes of it
                 return self._workers
             self._workers = [
-                _worker(address, worker, self._pool)
-                for address, worker in found.items()
-                if worker["resources"].get(self._pool)
+                _worker(address, worker) for address, worker in found.items() if worker["resources"].get(self._pool)
             ]
             self._stale = time.monotonic() + (FRESH_S if self._workers else FRESH_WITHOUT_S)
         return self._workers
 
 
-def _worker(address: str, worker: dict[str, Any], pool: str) -> _Worker:
+def _worker(address: str, worker: dict[str, Any]) -> _Worker:
     resources = worker["resources"]
-    paused = worker["status"] != "running"
-    return _Worker(address, int(resources[pool]), paused, resources.get(MEMORY, 0.0), worker["memory_limit"] / 1e9)
+    return _Worker(address, resources.get(MEMORY, 0.0), worker["memory_limit"] / 1e9)

@@ -59,10 +59,10 @@ def main(folder: Path) -> None:
         outcomes = run()
         end = time.monotonic() + 30  # the server takes states in late
         with get_client(sync_client=True) as client:
-            while not all(run.state.is_final() for run in (found := client.read_task_runs())):
-                if time.monotonic() > end:
-                    break
+            found = client.read_task_runs()
+            while not all(run.state.is_final() for run in found) and time.monotonic() < end:
                 time.sleep(0.5)
+                found = client.read_task_runs()
         states = sorted(run.state.type.value for run in found)
         sys.stdout.write(json.dumps({"outcomes": outcomes, "states": states}) + "\n")
 

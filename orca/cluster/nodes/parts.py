@@ -31,6 +31,7 @@ DASK_SETTINGS: dict[str, Any] = {
 }
 """Of every scheduler and worker, on one machine and on a cluster."""
 PRELOAD = "orca.cluster.worker"
+PRELOAD_SCHEDULER = "orca.cluster.slots"
 PRELOAD_NANNY = "orca.cluster.nodes.nanny"
 NODE_VARIABLE = "ORCA_NODE"
 """Name of the node that a worker process belongs to; not set where a flow has a cluster of its own."""
@@ -81,6 +82,7 @@ def scheduler_part(
     argv = (*_dask("scheduler"), "--host", host, "--port", str(port))
     argv += ("--dashboard-address", f"{host}:{dashboard_port or 0}")  # without the page something listens there, too
     argv += ("--no-dashboard",) if dashboard_port is None else ()
+    argv += ("--preload", PRELOAD_SCHEDULER)
     argv += ("--scheduler-file", file) if file else ()
     return Part("dask-scheduler", argv, dask_environment(settings))
 
