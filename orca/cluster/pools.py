@@ -85,6 +85,8 @@ class WorkPools(Section):
     reserved_cores: dict[Name, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Cores of a node that are left to other programs, the recorders for example."""
     recycle: Recycle
+    take_turns: bool = False
+    """Whether pools share the worker processes of a node, which then runs no more tasks than its largest pool may."""
 
     _path: Path = PrivateAttr(default=Path())
 
@@ -121,8 +123,8 @@ class WorkPools(Section):
     def processes(self, host: str) -> list[dict[str, int]]:
         """What each Dask worker process of a node offers, ``{pool: 1}`` for some of the pools.
 
-        A process runs one task at a time, since casacore holds the interpreter's lock: process i serves all pools
-        that have more than i slots.
+        A process runs one task at a time, since casacore holds the interpreter's lock. It is a slot of one pool, or,
+        where pools take turns, of all pools that have more slots than its number.
 
         Raises
         ------
@@ -130,6 +132,8 @@ class WorkPools(Section):
             It is no node of this cluster.
         """
         slots = self.slots(host)
+        if not self.take_turns:
+            return [{name: 1} for name, n in slots.items() for _ in range(n)]
         return [{name: 1 for name, n in slots.items() if n > i} for i in range(max(slots.values(), default=0))]
 
     def memory_gb(self, process: Mapping[str, int]) -> float:

@@ -62,8 +62,16 @@ def test_one_machine_offers_what_it_has_room_for(
     assert own.slots(this_host()) == dict(zip(POOLS, slots, strict=True))
 
 
-def test_a_process_runs_one_task_and_serves_the_pools_that_have_a_slot_left(write: Write) -> None:
+def test_each_slot_is_a_process(write: Write) -> None:
     telescope = load_pools(write(("slots: 4", "slots: 3"), ("slots: 1", "slots: 0")))
+    processes = telescope.processes("lwacalim03")
+    assert processes == [*3 * [{"default": 1}], *2 * [{"imaging": 1}], {"cosmology": 1}]
+    assert [telescope.memory_gb(process) for process in processes] == [8, 8, 8, 50, 50, 4]
+
+
+def test_where_pools_take_turns_a_process_serves_those_that_have_a_slot_left(write: Write) -> None:
+    changes = ("slots: 4", "slots: 3"), ("slots: 1", "slots: 0"), ("limits:", "take_turns: true\nlimits:")
+    telescope = load_pools(write(*changes))
     processes = telescope.processes("lwacalim03")
     assert processes == [
         {"default": 1, "imaging": 1, "cosmology": 1},

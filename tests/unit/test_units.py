@@ -279,7 +279,7 @@ def test_units_are_written_once_and_follow_work_pools_yaml(tmp_path: Path) -> No
     assert "CPUAffinity=8-8191" in told
     assert "CPUAffinity=12-8191" in told
     assert "CPUAffinity=12-8191" in after["lwacalim03/orca-dask@.service"]
-    assert not [name for name in after if "orca-dask@3.service.d" in name]
+    assert not [name for name in after if "orca-dask@7.service.d" in name]
     assert [name for name in after if name.startswith("lwacalim10/")] == ["lwacalim10/orca-local.service"]
 
 
@@ -322,7 +322,7 @@ def test_parts_are_those_of_the_node_and_know_server_and_scheduler(configure: Co
 @pytest.mark.parametrize(
     ("service", "instance", "told"),
     [
-        ("dask", "4", "host lwacalim03 has 4 worker processes, not 5"),
+        ("dask", "8", "host lwacalim03 has 8 worker processes, not 9"),
         ("dask", "x", "x is no number of a Dask worker process"),
         ("dask", None, "which of the node's dask is not said"),
         ("flows", "imagin", "there is no pool imagin"),
