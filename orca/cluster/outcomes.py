@@ -64,6 +64,7 @@ class Event:
     planned: int = 0
 
 
+MESSAGE_LENGTH = 400
 Listener = Callable[[Event], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -92,7 +93,7 @@ def _log_event(event: Event) -> None:
 
 
 def conclude(outcomes: list[Outcome], title: str) -> State[Any]:
-    """End a flow: its table as an artifact, and a failed state when a unit failed.
+    """End a flow: its table as an artifact, and a failed state, with the first reason, when a unit failed.
 
     The state's data are the outcomes; in Redis, where there is one, as JSON (`orca.cluster.results`).
     """
@@ -109,8 +110,8 @@ def conclude(outcomes: list[Outcome], title: str) -> State[Any]:
     ]
     if rows:
         show_table(f"{title}-summary", rows, summary(outcomes))
-    if any(o.status == "failed" for o in outcomes):
-        return Failed(message=summary(outcomes))
+    if failed := [o for o in outcomes if o.status == "failed"]:
+        return Failed(message=f"{summary(outcomes)}: {failed[0].unit}: {failed[0].reason}"[:MESSAGE_LENGTH])
     return Completed(message=summary(outcomes), data=kept(outcomes))
 
 

@@ -42,6 +42,8 @@ LOOPBACK = "127.0.0.1"
 _FACTORY = "orca.cluster.prefect_app:create_app"
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 """No telemetry, ever."""
+PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
+"""Of what runs flows and tasks: it looks for a server that is away for eight minutes, Prefect's client for one."""
 
 
 @dataclass(frozen=True)

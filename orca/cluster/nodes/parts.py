@@ -15,6 +15,7 @@ from typing import Any
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
 from orca.cluster.pools import WorkPools
 from orca.cluster.security import tls_settings
+from orca.cluster.server import PATIENT
 from orca.config import Config
 from orca.errors import InputError
 
@@ -23,6 +24,10 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.no-workers-timeout": "15 minutes",  # else a flow without workers waits for ever
     "distributed.scheduler.worker-ttl": "30 minutes",  # casacore holds the interpreter's lock for long
     "distributed.scheduler.allowed-failures": 2,
+    "distributed.scheduler.work-stealing": False,  # a task is where it has a slot: orca.cluster.slots
+    "distributed.worker.profile.enabled": False,  # looks at all threads a hundred times a second
+    "distributed.admin.tick.interval": "500ms",  # 20 ms; these three are most of what an idle process uses
+    "distributed.admin.system-monitor.interval": "2s",
     "distributed.comm.timeouts.connect": "60s",
     "distributed.worker.memory.pause": False,  # orca.cluster.nodes.node pauses a worker, and Dask would have it go on
     "distributed.worker.memory.spill": False,  # results are paths
@@ -129,7 +134,7 @@ def worker_part(
     resources = {**offers, MEMORY: pools.memory_gb(offers)}
     argv += ("--resources", ",".join(f"{name}={amount:g}" for name, amount in resources.items()))
     own = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}  # see orca.cluster.nodes.nanny
-    own |= {NODE_VARIABLE: host, POOLS_VARIABLE: str(pools.path)}
+    own |= {NODE_VARIABLE: host, POOLS_VARIABLE: str(pools.path), **PATIENT}
     return Part(name, argv, {**dask_environment(settings), **own})
 
 

@@ -10,6 +10,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field
 
+from orca.cluster.server import PATIENT
+
 
 class WarmJobConfiguration(BaseJobConfiguration):
     """What a deployment may say of the process: `env` and `working_dir`."""
@@ -21,7 +23,7 @@ class WarmJobConfiguration(BaseJobConfiguration):
         super().prepare_for_flow_run(flow_run, deployment, *args, **kwargs)
         entrypoint = _entrypoint(deployment)
         found = {"PREFECT__FLOW_ENTRYPOINT": entrypoint} if entrypoint else {}
-        self.env: dict[str, str | None] = {**os.environ, **found, **self.env}
+        self.env: dict[str, str | None] = {**os.environ, **PATIENT, **found, **self.env}
         if self.working_dir is None:
             self.working_dir = Path.cwd()
 

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 
+from orca.cluster.server import PATIENT
 from orca.cluster.warm.server import Job
 from orca.errors import InfrastructureError
 
@@ -39,7 +40,7 @@ class Launcher:
             command = [sys.executable, "-m", "orca.cluster.warm.server", str(theirs.fileno())]
             self._server = subprocess.Popen(
                 command,
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **PATIENT, **ONE_THREAD},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
