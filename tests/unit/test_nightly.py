@@ -10,8 +10,10 @@ import yaml
 from prefect.types import DateTime
 from pydantic import TypeAdapter
 
+from flows import bandpass
 from orca import naming
 from orca.calibration.nightly import check_recorded, why_too_late
+from orca.calibration.planning import last_transit
 from orca.errors import MissingDataError
 from orca.sky import CYG_A
 from orca.telescope import SIDEREAL_DAY_S, next_transit
@@ -72,3 +74,18 @@ def test_the_nightly_schedule_stays_ten_minutes_after_the_transit_for_years() ->
         scheduled = anchor + days * timedelta(seconds=SIDEREAL_DAY_S)
         transit = next_transit(CYG_A.ra_rad, CYG_A.dec_rad, scheduled - timedelta(hours=1))
         assert abs((scheduled - transit).total_seconds() - 600) < (1 if days == 0 else 30)
+
+
+def test_a_scheduled_run_that_is_too_late_is_cancelled_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bandpass, "_scheduled_for", lambda: SCHEDULED)
+    state = bandpass.nightly_calibration.fn()
+    assert (state.is_cancelled(), "h after the transit of 2026-01-10 20:31:5" in state.message) == (True, True)
+
+
+def test_a_scheduled_run_without_data_fails_and_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bandpass, "_scheduled_for", lambda: last_transit() + timedelta(minutes=10))
+    with pytest.raises(MissingDataError) as caught:
+        bandpass.nightly_calibration.fn(raw=tmp_path)
+    assert str(tmp_path) in str(caught.value)

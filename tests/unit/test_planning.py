@@ -12,6 +12,7 @@ from orca import naming, telescope
 from orca.calibration.options import BlockOptions, DelayOptions
 from orca.calibration.planning import Table, in_ranges, not_recorded, plan_bandpasses, plan_delay, transit_on
 from orca.errors import InputError, MissingDataError
+from orca.sky import CYG_A
 
 DAY = date(2026, 1, 10)
 BLOCK = BlockOptions(integrations=6)
@@ -110,3 +111,13 @@ def test_missing_subbands_are_told_in_ranges(record: Record, tmp_path: Path) -> 
     words = f"not recorded on 2026-01-10: 4 of 16 subbands, {every[0]} to {every[2]}, {every[-1]}"
     assert not_recorded(tmp_path, DAY, every) == words
     assert not_recorded(tmp_path, DAY, every[3:-1]) == ""
+
+
+@pytest.mark.parametrize(
+    ("day", "transit"),
+    [(date(2026, 11, 19), "23:57"), (date(2040, 11, 18), "00:03")],
+)
+def test_of_two_transits_on_a_date_the_last_one_that_is_over_counts(day: date, transit: str) -> None:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    assert len(telescope.transits(CYG_A.ra_rad, CYG_A.dec_rad, midnight, midnight + timedelta(days=1))) == 2
+    assert transit_on(day).strftime("%H:%M") == transit
