@@ -23,6 +23,8 @@ from prefect.server.database import configurations
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 CONNECTIONS = 64
+CACHE_KB = 8000
+"""SQLite's for each connection, where Prefect lets it grow to 80 MB."""
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 
@@ -46,11 +48,23 @@ async def begin_in_turn(
             _has_turn.reset(token)
 
 
+def set_up(self: Any, connection: Any, record: Any) -> None:
+    """Set a new connection up."""
+    _set_up(self, connection, record)
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+    cursor.close()
+
+
 _begin = configurations.AioSqliteConfiguration.begin_transaction
+_set_up = configurations.AioSqliteConfiguration.setup_sqlite
 
 
 def create_app() -> FastAPI:
     """Prefect's application, for uvicorn."""
     configurations.AioSqliteConfiguration.begin_transaction = begin_in_turn  # type: ignore[method-assign]
-    configurations.create_async_engine = partial(configurations.create_async_engine, pool_size=CONNECTIONS)
+    configurations.AioSqliteConfiguration.setup_sqlite = set_up  # type: ignore[method-assign]
+    configurations.create_async_engine = partial(
+        configurations.create_async_engine, pool_size=CONNECTIONS, pool_use_lifo=True
+    )
     return create_prefect()
