@@ -63,7 +63,7 @@ _set_up = configurations.AioSqliteConfiguration.setup_sqlite
 def create_app() -> FastAPI:
     """Prefect's application, for uvicorn."""
     configurations.AioSqliteConfiguration.begin_transaction = begin_in_turn  # type: ignore[method-assign]
-    configurations.AioSqliteConfiguration.setup_sqlite = set_up  # type: ignore[method-assign]
+    configurations.AioSqliteConfiguration.setup_sqlite = set_up  # type: ignore[assignment, method-assign]
     configurations.create_async_engine = partial(
         configurations.create_async_engine, pool_size=CONNECTIONS, pool_use_lifo=True
     )
