@@ -19,6 +19,8 @@ from orca.cluster.server import PATIENT
 from orca.config import Config
 from orca.errors import InputError
 
+TRIM = "MALLOC_TRIM_THRESHOLD_"
+"""With it, which Dask sets for its workers, each large array is new memory: staging and WSClean take longer by that."""
 DASK_SETTINGS: dict[str, Any] = {
     "distributed.admin.low-level-log-length": 20,  # else the scheduler grows by 50 kB a task
     "distributed.scheduler.no-workers-timeout": "15 minutes",  # else a flow without workers waits for ever
@@ -28,6 +30,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,  # looks at all threads a hundred times a second
     "distributed.admin.tick.interval": "500ms",  # 20 ms; these three are most of what an idle process uses
     "distributed.admin.system-monitor.interval": "2s",
+    f"distributed.nanny.pre-spawn-environ.{TRIM}": None,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.worker.memory.pause": False,  # orca.cluster.nodes.node pauses a worker, and Dask would have it go on
     "distributed.worker.memory.spill": False,  # results are paths
