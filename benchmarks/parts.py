@@ -1,10 +1,9 @@
-"""Processes that benchmarks start and look at: a Prefect server with given settings, and CPU time with children."""
+"""Processes that benchmarks start and look at: a Prefect server, and CPU time with children."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,10 @@ from pathlib import Path
 import psutil
 import yaml
 
+from orca.cluster.server import FACTORY, LOOPBACK, command
+from orca.cluster.server_settings import SERVER_SETTINGS
+
+STOCK = "prefect.server.api.server:create_app"
 Cpu = Callable[[], float]
 """CPU seconds that a part has used since it began."""
 
@@ -56,11 +59,13 @@ def pools_file(home: Path, recycle: int) -> Path:
 
 
 @contextmanager
-def prefect_server(home: Path, port: int, settings: dict[str, str]) -> Iterator[int]:
-    """Run a Prefect server with SQLite and these settings; yields the number of its process when it answers."""
+def prefect_server(home: Path, port: int, *, stock: bool = False) -> Iterator[int]:
+    """Run our Prefect server, or a stock one, with SQLite; yields the number of its process when it answers."""
     home.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    words += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    words, settings = command(LOOPBACK, port), SERVER_SETTINGS
+    if stock:
+        words = [STOCK if word == FACTORY else word for word in words]
+        settings = {}
     process = subprocess.Popen(words, env=prefect_environment(home, port) | settings)
     try:
         _wait_for(f"http://127.0.0.1:{port}/api/health")

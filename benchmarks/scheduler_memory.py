@@ -15,7 +15,6 @@ from tasks import NEVER, dask_cluster, run_flow
 
 from orca.cluster.ports import free_port
 from orca.cluster.server import LOOPBACK
-from orca.cluster.server_settings import SERVER_SETTINGS
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         environment = prefect_environment(Path(name), port) | {"ORCA_POOLS": str(pools_file(Path(name), NEVER))}
         with (
-            prefect_server(Path(name), port, SERVER_SETTINGS) as server,
+            prefect_server(Path(name), port) as server,
             dask_cluster(Path(name), environment) as (
                 address,
                 scheduler,

@@ -27,7 +27,6 @@ from parts import Cpu, cpu_of, pools_file, prefect_environment, prefect_server
 
 from orca.cluster.ports import free_port
 from orca.cluster.server import LOOPBACK
-from orca.cluster.server_settings import SERVER_SETTINGS
 
 WORKERS = 2
 NEVER = 1_000_000
@@ -44,14 +43,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name, ExitStack() as stack:
         contestants: dict[str, Contestant] = {}
-        for title, kind, settings, recycle in (
-            ("ours", "ours", SERVER_SETTINGS, NEVER),
-            (f"ours, recycled after {RECYCLE}", "ours", SERVER_SETTINGS, RECYCLE),
-            ("stock prefect-dask", "stock", {}, NEVER),
+        for title, kind, recycle in (
+            ("ours", "ours", NEVER),
+            (f"ours, recycled after {RECYCLE}", "ours", RECYCLE),
+            ("stock prefect-dask", "stock", NEVER),
         ):
             if kind in options.only:
                 home = Path(name) / f"{kind}-{recycle}"
-                contestants[title] = stack.enter_context(_prefect(home, kind, settings, recycle))
+                contestants[title] = stack.enter_context(_prefect(home, kind, recycle))
         if "celery" in options.only:
             contestants |= stack.enter_context(celery_peer(Path(name), WORKERS))
         runs: dict[str, list[dict[str, float]]] = {title: [] for title in contestants}
@@ -65,11 +64,14 @@ def main() -> None:
 
 
 @contextmanager
-def _prefect(home: Path, kind: str, settings: dict[str, str], recycle: int) -> Iterator[Contestant]:
+def _prefect(home: Path, kind: str, recycle: int) -> Iterator[Contestant]:
     """A Prefect server, a Dask cluster, and a flow on them."""
     port = free_port(LOOPBACK)
     environment = prefect_environment(home, port) | {"ORCA_POOLS": str(pools_file(home, recycle))}
-    with prefect_server(home, port, settings) as server, dask_cluster(home, environment) as (address, scheduler):
+    with (
+        prefect_server(home, port, stock=kind == "stock") as server,
+        dask_cluster(home, environment) as (address, scheduler),
+    ):
         parts: dict[str, Cpu] = {
             "scheduler": partial(cpu_of, scheduler, children=False),
             "workers": lambda: cpu_of(scheduler) - cpu_of(scheduler, children=False),

@@ -14,7 +14,7 @@ import psutil
 from distributed import LocalCluster
 
 from orca.cluster.machine.standing import dask_address
-from orca.cluster.nodes.parts import DASK_SETTINGS, MEMORY, PRELOAD
+from orca.cluster.nodes.parts import DASK_SETTINGS, FORKED, MEMORY, PRELOAD, PRELOAD_NANNY
 from orca.cluster.pools import POOLS, PoolName, load_pools
 from orca.cluster.slots import install
 from orca.config import Config
@@ -70,7 +70,7 @@ def local_cluster(
     count = workers or default_workers()
     memory = memory_gb * 1e9 if memory_gb else psutil.virtual_memory().total / count
     make_folder(scratch)
-    with dask.config.set(DASK_SETTINGS):
+    with dask.config.set(DASK_SETTINGS | FORKED):
         with _interrupts_blocked():  # an interrupt at the terminal is the flow's; it ends the workers in its own way
             cluster = LocalCluster(
                 n_workers=0,
@@ -83,6 +83,7 @@ def local_cluster(
                 memory_limit=int(memory),
                 resources={**dict.fromkeys(POOLS, threads), MEMORY: memory / 1e9},
                 preload=[*preload, PRELOAD],
+                preload_nanny=[PRELOAD_NANNY],
             )
         with cluster:
             install(cluster.scheduler)

@@ -39,7 +39,7 @@ START_S = 120.0
 """How long a server may take to answer: a new database alone takes some 15 s on a slow machine."""
 DATABASE = "prefect.db"
 LOOPBACK = "127.0.0.1"
-_FACTORY = "orca.cluster.prefect_app:create_app"
+FACTORY = "orca.cluster.prefect_app:create_app"
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 """No telemetry, ever."""
 PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "8"}
@@ -101,7 +101,7 @@ def client_environment(home: Path, url: str, tls: Path | None = None) -> dict[st
 
 def command(host: str, port: int, tls: Path | None = None) -> list[str]:
     """Command line of a server that listens there; with certificates of this folder, by HTTPS."""
-    words = [sys.executable, "-m", "uvicorn", "--factory", _FACTORY, "--host", host, "--port", str(port)]
+    words = [sys.executable, "-m", "uvicorn", "--factory", FACTORY, "--host", host, "--port", str(port)]
     words += ["--log-level", "warning", "--timeout-keep-alive", "5"]
     return (
         words
@@ -146,7 +146,7 @@ def _among_processes(home: Path) -> Server | None:
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-            if _FACTORY in words and process.environ().get("PREFECT_HOME") == str(home):
+            if FACTORY in words and process.environ().get("PREFECT_HOME") == str(home):
                 host, port = (words[words.index(option) + 1] for option in ("--host", "--port"))
                 scheme = "https" if "--ssl-certfile" in words else "http"
                 url, log = f"{scheme}://{host}:{port}/api", str(home / "server.log")

@@ -7,7 +7,6 @@ end, no run seems to run and no process is left, and something tells the operato
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -162,7 +161,6 @@ def test_a_flow_worker_told_to_end_lets_short_runs_finish_and_long_ones_run_agai
     assert "takes no new flow runs" in cluster.log("flow-worker-default")
 
 
-@pytest.mark.skipif("ORCA_LONG_TESTS" not in os.environ, reason="takes a minute; ORCA_LONG_TESTS=1 runs it")
 def test_nothing_is_lost_while_the_server_is_away_and_deadlines_hold(
     cluster: Cluster, deployment: str, folders: tuple[Path, Path]
 ) -> None:

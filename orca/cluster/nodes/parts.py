@@ -38,6 +38,8 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.deploy.lost-worker-timeout": "1000 hours",  # else one that dies again within 15 s is given up for good
 }
 """Of every scheduler and worker, on one machine and on a cluster."""
+FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}
+"""Of workers whose nannies preload `PRELOAD_NANNY`."""
 PRELOAD = "orca.cluster.worker"
 PRELOAD_SCHEDULER = "orca.cluster.slots"
 PRELOAD_NANNY = "orca.cluster.nodes.nanny"
@@ -136,7 +138,7 @@ def worker_part(
     argv += ("--local-directory", str(settings.paths.scratch / "dask" / name))
     resources = {**offers, MEMORY: pools.memory_gb(offers)}
     argv += ("--resources", ",".join(f"{name}={amount:g}" for name, amount in resources.items()))
-    own = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}  # see orca.cluster.nodes.nanny
+    own = {_variable(key): value for key, value in FORKED.items()}
     own |= {NODE_VARIABLE: host, POOLS_VARIABLE: str(pools.path), **PATIENT}
     return Part(name, argv, {**dask_environment(settings), **own})
 
@@ -144,9 +146,13 @@ def worker_part(
 def dask_environment(settings: Config) -> dict[str, str]:
     """Dask's settings as environment, for the scheduler, a worker or a client, and our configuration's file."""
     every = {**DASK_SETTINGS, **tls_settings(settings)}
-    names = {key: "DASK_" + key.upper().replace("-", "_").replace(".", "__") for key in every}
     own = {} if settings.file is None else {"ORCA_CONF": str(settings.file)}
-    return {**{names[key]: str(value) for key, value in every.items()}, **own}
+    return {**{_variable(key): str(value) for key, value in every.items()}, **own}
+
+
+def _variable(key: str) -> str:
+    """The environment variable of one of Dask's settings."""
+    return "DASK_" + key.upper().replace("-", "_").replace(".", "__")
 
 
 def _dask(command: str) -> tuple[str, ...]:
