@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 
+from prefect.settings import get_current_settings
+
 from orca.cluster.server import PATIENT
 from orca.cluster.warm.server import Job
 from orca.errors import InfrastructureError
@@ -38,9 +40,10 @@ class Launcher:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "orca.cluster.warm.server", str(theirs.fileno())]
+            settings = get_current_settings().to_environment_variables(exclude_unset=True)  # as flow runs have them
             self._server = subprocess.Popen(
                 command,
-                env={**os.environ, **PATIENT, **ONE_THREAD},
+                env={**os.environ, **settings, **PATIENT, **ONE_THREAD},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,

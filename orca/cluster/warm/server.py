@@ -16,17 +16,16 @@ import select
 import signal
 import socket
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from orca.cluster.warm import records as warm_records
+from orca.cluster.warm.quicker import observe_beside, share_tls_contexts
 from orca.cluster.warm.records import Process, Record
 
 MODULES = (
@@ -205,34 +204,6 @@ def run_engine(flow_run_id: str) -> None:
         runpy.run_module("prefect.engine", run_name="__main__")
 
 
-def observe_beside() -> None:
-    """Have a flow begin while Prefect still connects to hear of its suspension, for which it would wait 0.2 s.
-
-    The connection asks for the state once it is there, so that what was suspended meanwhile is seen, too.
-    """
-    from prefect import flow_engine
-
-    observe = flow_engine.observe_flow_run_suspension
-
-    @contextmanager
-    def beside(*args: Any, **options: Any) -> Iterator[None]:
-        over = threading.Event()
-
-        def watch() -> None:
-            with observe(*args, **options):
-                over.wait()
-
-        watcher = threading.Thread(target=copy_context().run, args=(watch,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join(timeout=5)
-
-    flow_engine.observe_flow_run_suspension = beside
-
-
 def imported(entrypoint: str) -> str:
     """The module that was imported from the file of an entrypoint `file.py:flow`, as `module.flow`, if there is one."""
     file, colon, name = entrypoint.rpartition(":")
@@ -248,11 +219,12 @@ def main() -> None:
     """Serve; in a child: run the flow and end as any script does, with what Prefect has to send at its end."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     import_flows()
+    share_tls_contexts()
+    observe_beside()
     gc.freeze()  # else the first collection in a fork copies all that it shares with this process
     if started := Server(channel).serve():
         job, log = started
         become(job, log)
-        observe_beside()
         run_engine(job.flow_run_id)
 
 
