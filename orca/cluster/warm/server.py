@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from orca.cluster.warm import records as warm_records
-from orca.cluster.warm.quicker import observe_beside, share_tls_contexts
+from orca.cluster.warm.quicker import end_at_once, observe_beside, share_tls_contexts
 from orca.cluster.warm.records import Process, Record
 
 MODULES = (
@@ -221,6 +221,7 @@ def main() -> None:
     import_flows()
     share_tls_contexts()
     observe_beside()
+    end_at_once()
     gc.freeze()  # else the first collection in a fork copies all that it shares with this process
     if started := Server(channel).serve():
         job, log = started
