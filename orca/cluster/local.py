@@ -27,9 +27,9 @@ WORKER_GB = 4.0
 def default_workers() -> int:
     """Worker processes for this machine: one for every two cores, as far as the memory goes.
 
-    WSClean's Fourier transforms use the second core. On two cores eight images take 1.17 times as long as bare WSClean
-    with one worker, and 1.24 times with a second one that reads and draws meanwhile, since WSClean then waits for its
-    own threads (`benchmarks/imaging_flow.py`).
+    WSClean's Fourier transforms use the second core. On two cores eight images take 1.09 times as long as bare WSClean
+    with one worker (`benchmarks/imaging_flow.py`); a second one that reads and draws meanwhile makes it slower, since
+    WSClean then waits for its own threads.
     """
     by_memory = int(psutil.virtual_memory().total / 1e9 / WORKER_GB)
     return max(1, min((os.cpu_count() or 1) // 2, by_memory))
