@@ -11,7 +11,7 @@ import pytest
 from orca.cluster import server
 from orca.cluster.machine.questions import call_api
 
-WRITERS, RUNS = 32, 160
+WRITERS, RUNS = 32, 96
 STATES = ("PENDING", "RUNNING", "COMPLETED")
 PATIENCE_S = 60.0
 
