@@ -39,7 +39,7 @@ RESUBMISSIONS = 2
 REFILL_S = 0.5
 """How often to ask for slots while nothing ends."""
 TELL_S = 10.0
-"""How long no worker may offer the pool before the flow says so."""
+"""How long a flow waits for its first slot before it says so."""
 
 
 def gather(
@@ -130,6 +130,7 @@ class _Gathering:
         self.outcomes: dict[str, Outcome] = {}
         self.lost: list[Lost] = []
         self.memory_killed: set[str] = set()
+        self.waits_since: float | None = None
         self.nobody_since: float | None = None
         self.told = False
 
@@ -164,7 +165,9 @@ class _Gathering:
                 return
             for place in answer.places:
                 self._submit(self.todo.popleft(), place)
-            if not answer.places and not self._hopeless(answer, memory_gb):
+            if answer.places:
+                self._waits_no_more()
+            elif not self._hopeless(answer, memory_gb):
                 return
 
     def _submit(self, attempt: _Attempt, place: str) -> None:
@@ -175,21 +178,26 @@ class _Gathering:
         running.dask.add_done_callback(lambda _: self.ended.put(running))
 
     def _hopeless(self, answer: Answer, memory_gb: float | None) -> bool:
-        """Whether nobody has offered for long what the first unit needs, which has then failed."""
-        if answer.offered:
-            self.nobody_since = None
-            if self.told:
-                self._tell("")
+        """Whether nobody has offered for long what the first unit needs, which has then failed; tells that it waits."""
+        now = time.monotonic()
+        if self.running and answer.offered:
+            self._waits_no_more()
             return False
+        self.waits_since = self.waits_since or now
+        self.nobody_since = None if answer.offered else self.nobody_since or now
         need = self.pool if memory_gb is None else f"{self.pool} with {memory_gb:g} GB of memory"
-        self.nobody_since = self.nobody_since or time.monotonic()
-        waited_s = time.monotonic() - self.nobody_since
-        if waited_s > answer.patience_s:
+        if self.nobody_since is not None and now - self.nobody_since > answer.patience_s:
             self._give_up(nobody_offered(need, answer.patience_s), memory_gb)
             return True
-        if waited_s > TELL_S and not self.told:
-            self._tell(f"no worker offers {need}: waiting for one")
+        if now - self.waits_since > TELL_S and not self.told:
+            wait = f"waiting for a slot of {need}: {answer.why_none}"
+            self._tell(wait if answer.offered else f"no worker offers {need}: waiting for one")
         return False
+
+    def _waits_no_more(self) -> None:
+        self.waits_since = self.nobody_since = None
+        if self.told:
+            self._tell("")
 
     def _take(self, ended: _Running) -> None:
         """Draw the consequence of the end of a task run."""

@@ -19,6 +19,7 @@ from distributed import Client, Scheduler, SchedulerPlugin, Status
 from distributed.scheduler import TaskState, WorkerState
 
 from orca.cluster.nodes.parts import MEMORY
+from orca.cluster.worker import NODE_PLUGIN
 
 NAME = "orca-slots"
 OPERATION = "orca_take_slots"
@@ -42,11 +43,14 @@ class Answer:
         Whether any worker offers what was asked for, be it busy or paused.
     patience_s : float
         How long the scheduler would wait for one.
+    why_none : str
+        Where there is no place: what the workers do instead.
     """
 
     places: tuple[str, ...]
     offered: bool
     patience_s: float
+    why_none: str
 
 
 class Slots:
@@ -77,7 +81,7 @@ class Slots:
         if answer is None:  # somebody else's scheduler does not know what is asked
             self._client.run_on_scheduler(install)
             answer = self._ask(asked)
-        return Answer(tuple(answer["places"]), answer["offered"], answer["patience_s"])
+        return Answer(**{**answer, "places": tuple(answer["places"])})
 
     def _ask(self, asked: dict[str, Any]) -> Any:
         return self._client.sync(getattr(self._client.scheduler, OPERATION), **asked)
@@ -148,12 +152,17 @@ class SlotBook(SchedulerPlugin):
         mine.wanted -= len(places)
         if mine.wanted <= 0:
             del self.asking[pool][client]
-        offered = any(
-            ws.resources.get(pool, 0) >= 1 and ws.resources.get(MEMORY, 0) >= memory_gb
+        able = [
+            ws
             for ws in self.scheduler.workers.values()
-        )
-        patience_s = float(self.scheduler.no_workers_timeout or math.inf)
-        return {"places": places, "offered": offered, "patience_s": patience_s}
+            if ws.resources.get(pool, 0) >= 1 and ws.resources.get(MEMORY, 0) >= memory_gb
+        ]
+        return {
+            "places": places,
+            "offered": bool(able),
+            "patience_s": float(self.scheduler.no_workers_timeout or math.inf),
+            "why_none": "" if places else _why_none(able),
+        }
 
     def _deal(self, pool: str) -> Iterator[tuple[_Asking, str]]:
         """Deal the free slots of a pool out to those who wait: to whom, and where."""
@@ -259,6 +268,16 @@ class SlotBook(SchedulerPlugin):
         self.promises = {place: each for place, each in self.promises.items() if each.until > now}
         for pool, waiting in self.asking.items():
             self.asking[pool] = {client: each for client, each in waiting.items() if each.until > now}
+
+
+def _why_none(able: list[WorkerState]) -> str:
+    """Why none of these workers starts a task now."""
+    held = [ws for ws in able if ws.status != Status.running]
+    reasons = Counter(str(ws.metrics.get(NODE_PLUGIN, {}).get("reason") or "paused") for ws in held)
+    words = [f"{count} of {len(able)} workers take nothing new: {reason}" for reason, count in reasons.items()]
+    if busy := len(able) - len(held):
+        words.append(f"{busy} of {len(able)} workers are busy")
+    return "; ".join(words)
 
 
 def install(dask_scheduler: Scheduler) -> None:

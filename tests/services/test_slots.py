@@ -11,7 +11,7 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Client, Future, LocalCluster, get_worker
+from distributed import Client, Future, LocalCluster, Status, get_worker
 from waiting import wait_for
 
 from orca.cluster import slots
@@ -159,6 +159,7 @@ def test_what_asks_for_much_memory_waits_for_it(flows: Flows) -> None:
     assert other.start(10, 5.0) == 0
     assert other.start(1) == 1
     assert flow.slots.take(1, 8.0).places == ()
+    assert flow.slots.take(1, 8.0).why_none == "2 of 2 workers are busy"
     answer = flow.slots.take(1, 100.0)
     assert (answer.places, answer.offered) == ((), False)
 
@@ -194,3 +195,15 @@ def test_a_task_whose_worker_went_away_runs_on_another_one(flows: Flows) -> None
     with dask.annotate(**{PLACE: place}):
         future = flow.client.submit(task, "moved", resources={"default": 1}, pure=False)
     assert future.result(20) not in place
+
+
+def test_workers_that_take_nothing_new_get_nothing_and_that_is_told(cluster: LocalCluster, flows: Flows) -> None:
+    flow = flows("one")
+    for worker in cluster.workers.values():
+        worker.status = Status.paused
+    wait_for(lambda: not flow.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.running)), "the pause")
+    answer = flow.slots.take(1)
+    assert (answer.places, answer.offered) == ((), True)
+    assert answer.why_none == "2 of 2 workers take nothing new: paused"
+    next(iter(cluster.workers.values())).status = Status.running
+    wait_for(lambda: flow.start(4) == 2, "the slots of the worker that takes tasks again", 5)
