@@ -136,7 +136,7 @@ def _calibrated(table: Table, how: Options, site: Site, delays: Path | None, wor
 def _published(made: Calibrated, making: Draft, table: Table, site: Site, work: Scratch) -> tuple[Manifest, str]:
     """The manifest, and what is to be said of an earlier good table that was made otherwise."""
     failed = not made.passed
-    told: Quality = {"left_out": len(made.left_out), "warnings": "\n".join(made.warnings)}
+    told: Quality = {"n_sets_left_out": len(made.left_out), "warnings": "\n".join(made.warnings)}
     new = making.manifest(
         cpu_seconds=made.cpu_seconds, peak_memory_bytes=made.peak_memory_bytes, quality={**made.numbers, **told}
     )

@@ -72,12 +72,13 @@ def nearest(candidates: Sequence[Recording], time: datetime, tolerance_s: float)
 def block_about(root: Path, band: str, centre: datetime, integrations: int) -> list[Recording]:
     """The recordings of a subband in a block about a time: at most `integrations`, whatever hours they are in.
 
-    Only what lies within the block's own length counts: where integrations are missing, the block is incomplete.
+    Only what lies within the block's own length counts, which need not be centred better than to half an integration:
+    where integrations are missing, the block is incomplete.
     """
-    half = timedelta(seconds=integrations * INTEGRATION_S / 2)
-    found = recordings(root, band, centre - half - timedelta(seconds=INTEGRATION_S), centre + half)
-    inside = [recording for recording in found if abs(recording.centre - utc_of(centre)) <= half]
-    return inside[:integrations]
+    reach = timedelta(seconds=(integrations + 1) * INTEGRATION_S / 2)
+    found = recordings(root, band, centre - reach - timedelta(seconds=INTEGRATION_S), centre + reach)
+    inside = [recording for recording in found if abs(recording.centre - utc_of(centre)) <= reach]
+    return block_in(inside, centre, integrations)
 
 
 def block_in(found: Sequence[Recording], middle: datetime, integrations: int) -> list[Recording]:

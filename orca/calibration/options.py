@@ -117,6 +117,10 @@ class SolveOptions(BaseModel):
         """Shortest and longest baseline, in wavelengths; 0 and infinity for no limit."""
         return _uv_range(self.uv)
 
+    def beyond(self, n_channels: int) -> list[str]:
+        """What of `flag_channels` is beyond the last of `n_channels`."""
+        return [item for item in self.flag_channels if _channels(item)[-1] >= n_channels]
+
     def channels(self, n_channels: int) -> list[int]:
         """Channels to leave out, of `n_channels`; those beyond are ignored."""
         return sorted({c for item in self.flag_channels for c in _channels(item)[:n_channels] if c < n_channels})

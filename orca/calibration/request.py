@@ -51,7 +51,7 @@ def checked_sky(sky: SkyOptions) -> SkyOptions:
 
 
 def check_antennas(solve: SolveOptions, bad: BadAntennas, sources: Iterable[Path]) -> BadAntennas:
-    """Look whether the array has the antennas that were named.
+    """Look whether the array has the antennas, and the subbands the channels, that were named.
 
     Parameters
     ----------
@@ -69,17 +69,20 @@ def check_antennas(solve: SolveOptions, bad: BadAntennas, sources: Iterable[Path
     Raises
     ------
     InputError
-        For one that the user named.
+        For one that it has not, and the user named.
     """
     asked = {
         "--refant": [solve.reference_antenna] if solve.reference_antenna else [],
         "--flag-antenna": solve.flag_antennas,
     }
-    if not (any(asked.values()) or bad.antennas):
+    if not (any(asked.values()) or bad.antennas or solve.flag_channels):
         return bad
-    names = _first_names(sources)
-    if not names:
+    first = _first(sources)
+    if first is None:
         return bad
+    names, n_channels = first
+    if beyond := solve.beyond(n_channels):
+        raise InputError(f"--flag-channel: there is no channel {beyond[0]}", remedy=f"They are 0 to {n_channels - 1}")
     for option, antennas in asked.items():
         if unknown := unknown_antennas(antennas, names):
             remedy = f"Give numbers from 0 to {len(names) - 1}, or names such as {names[0]}"
@@ -105,12 +108,13 @@ def unknown_antennas(wanted: Sequence[str | int], names: Sequence[str]) -> list[
     return [each for each in wanted if not is_known(str(each).strip())]
 
 
-def _first_names(sources: Iterable[Path]) -> tuple[str, ...]:
-    from orca.ms.array import antenna_names
+def _first(sources: Iterable[Path]) -> tuple[tuple[str, ...], int] | None:
+    """Antennas and number of channels of the first source that can be read."""
+    from orca.ms.array import antenna_names, channel_count
 
     for source in sources:
         try:
-            return antenna_names(source)
+            return antenna_names(source), channel_count(source)
         except InvalidDataError:  # the task that calibrates it says what is wrong
             continue
-    return ()
+    return None

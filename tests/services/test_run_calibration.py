@@ -167,7 +167,7 @@ def test_a_night_with_troubles_is_calibrated_as_far_as_it_goes_and_told(
     recorded = {f"{naming.stamp(FIRST + k * INTEGRATION)}_73MHz.ms" for k in range(6)}
     assert {Path(entry.path).name for entry in manifest.inputs} == recorded | {"20260110_delay.delay"}
     assert manifest.options["block"] == {"integrations": 6, "min_integrations": 2}
-    expected = {"passed": 1, "n_integrations": 6, "left_out": 0, "n_left_out": 2, "subband": "73MHz"}
+    expected = {"passed": 1, "n_integrations": 6, "n_sets_left_out": 0, "n_left_out": 2, "subband": "73MHz"}
     assert {key: manifest.quality[key] for key in expected} == expected
     [bandpass] = read_table(Path(whole["table"]))
     assert bandpass.flags[0, 5].all()

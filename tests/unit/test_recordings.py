@@ -160,14 +160,21 @@ def test_a_block_is_the_integrations_about_its_middle_whatever_hours_they_are_in
 
 
 @pytest.mark.parametrize("shift_s", [0.0, 0.4, 2.5, 5.0, 7.5, 9.9])
-def test_a_block_never_has_more_than_its_integrations_nor_less_than_one_fewer(
+def test_a_block_has_all_its_integrations_wherever_they_begin(
     record: Callable[..., Path], tmp_path: Path, shift_s: float
 ) -> None:
     series(record, at(20), 60)
     found = block_about(tmp_path, BAND, at(20, 5, shift_s), 24)
-    assert 23 <= len(found) <= 24
+    assert len(found) == 24
     steps = {(b.start - a.start).total_seconds() for a, b in itertools.pairwise(found)}
     assert steps <= {10.0, 11.0}
+
+
+def test_a_block_of_what_was_recorded_about_a_transit_is_whole_if_it_can_be(
+    record: Callable[..., Path], tmp_path: Path
+) -> None:
+    made = series(record, at(20, 31, 43), 4)
+    assert paths(block_about(tmp_path, BAND, at(20, 31, 58), 4)) == made
 
 
 def test_a_block_with_gaps_is_incomplete_and_takes_nothing_from_beyond(

@@ -91,3 +91,11 @@ def test_antennas_are_known_by_number_and_by_name_however_it_is_written() -> Non
     names = ("LWA-001", "LWA002")
     assert unknown_antennas(["lwa001", "LWA-002", " LWA-001 ", "01", 1, "0"], names) == []
     assert unknown_antennas([2, "2", "LWA-003"], names) == [2, "2", "LWA-003"]
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_a_channel_that_the_data_lack_is_wrong_input(make_ms: Callable[..., Path], tar: bool) -> None:
+    source = make_ms(tar=tar, channels=16)
+    assert check_antennas(SolveOptions(flag_channels=("3", "10-15")), NONE, [source]) == NONE
+    with pytest.raises(InputError, match=r"--flag-channel: there is no channel 12-16. They are 0 to 15"):
+        check_antennas(SolveOptions(flag_channels=("3", "12-16")), NONE, [source])
