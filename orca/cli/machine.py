@@ -35,15 +35,20 @@ def up(
     What runs already is left alone. `orca down` ends all of it.
     """
     from orca.cluster.machine.services import OPTIONAL
+    from orca.cluster.machine.standing import cluster_file
     from orca.cluster.pools import load_pools
     from orca.errors import InputError
 
     if unknown := sorted(set(without or ()) - set(OPTIONAL)):
         raise InputError(f"there is no part {unknown[0]} to leave out", remedy=f"There are {', '.join(OPTIONAL)}")
-    settings, pools = configuration(), load_pools(cluster)
+    settings = configuration()
+    file = cluster or cluster_file(settings)
+    if file is not None and cluster is None:
+        _tell(f"the nodes are those of {file}, as they run; `orca down` first for others")
+    pools = load_pools(file)
     from orca.cluster.machine import up as bringing_up
 
-    standing = bringing_up.up(settings, pools, without or (), _tell)
+    standing = bringing_up.up(settings, pools, without or (), _tell, cluster=file is not None)
     bringing_up.deploy(settings, pools, standing, _tell)
     overview = bringing_up.wait_until_ready(settings, pools, standing, _tell)
     if as_json:
@@ -163,8 +168,8 @@ def _print_work(overview: Overview) -> None:
     from orca.cluster.machine.overview import age
 
     if overview.queues:
-        depths = (f"{name} {'not declared' if n is None else n}" for name, n in overview.queues.items())
-        typer.echo(f"messages that wait: {', '.join(depths)}")
+        depths = [f"{name} {n}" for name, n in overview.queues.items() if n is not None]
+        typer.echo(f"messages that wait: {', '.join(depths) or 'there are no queues yet'}")
     if overview.slots:
         rows = [
             [pool, host, str(used), str(offered)]

@@ -17,9 +17,11 @@ app = typer.Typer(no_args_is_help=True, help="Show the work pools, and bring Pre
 def apply(dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Make and update Prefect's work pools as work_pools.yaml wants them. Other pools are left alone."""
     from orca.cluster.api import connected
+    from orca.cluster.machine.standing import cluster_file
     from orca.cluster.pools import load_pools
 
-    settings, pools = configuration(), load_pools()
+    settings = configuration()
+    pools = load_pools(cluster_file(settings))
     with connected(settings) as client:
         from orca.cluster import work_pools
 
@@ -31,9 +33,11 @@ def apply(dry_run: DryRun = False, as_json: AsJson = False) -> None:
 def list_pools(as_json: AsJson = False) -> None:
     """Show the pools: how much they run at once and where, and who works for them."""
     from orca.cluster.api import connected
+    from orca.cluster.machine.standing import cluster_file
     from orca.cluster.pools import load_pools
 
-    settings, pools = configuration(), load_pools()
+    settings = configuration()
+    pools = load_pools(cluster_file(settings))
     with connected(settings) as client:
         from orca.cluster import work_pools
 

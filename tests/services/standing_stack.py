@@ -23,6 +23,7 @@ POOLS: dict[str, Any] = {
     },
     "limits": {"load": 1000, "free_memory_gb": 0, "free_scratch_gb": 0},
     "recycle": {"tasks": 20, "memory_gb": 4},
+    "take_turns": True,
 }
 
 

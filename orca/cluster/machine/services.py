@@ -195,7 +195,7 @@ class Plan:
 
 
 def _scratch(settings: Config, folder: Path) -> dict[str, object]:
-    return {"paths": {**_given(settings).get("paths", {}), "scratch": str(folder / "scratch")}}
+    return {"paths": {**(_given(settings).get("paths") or {}), "scratch": str(folder / "scratch")}}
 
 
 def _given(settings: Config) -> dict[str, dict[str, object]]:

@@ -65,6 +65,8 @@ class Standing:
         Kind -> why it does not run.
     pools : str
         The work_pools.yaml in force.
+    cluster : str
+        The same where it was given to `orca up --cluster`, else empty.
     supervisor : tuple of int and float, or None
         Number and creation time of the process that keeps the parts alive.
     """
@@ -75,6 +77,7 @@ class Standing:
     parts: tuple[Known, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     pools: str = ""
+    cluster: str = ""
     supervisor: tuple[int, float] | None = None
 
     def address(self, kind: str) -> str | None:
@@ -117,6 +120,12 @@ def read(folder: Path) -> Standing | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         remedy = "Run `orca down`, remove it, and run `orca up` again"
         raise InfrastructureError(f"cannot be read ({type(error).__name__})", path, remedy) from error
+
+
+def cluster_file(settings: Config) -> Path | None:
+    """The work_pools.yaml that was given to `orca up --cluster` for what runs now."""
+    found = read(run_folder(settings))
+    return Path(found.cluster) if found is not None and found.supervised() and found.cluster else None
 
 
 def write(standing: Standing) -> None:

@@ -36,7 +36,7 @@ HOPELESS = 5
 Tell = Callable[[str], None]
 
 
-def up(settings: Config, pools: WorkPools, without: Collection[str], tell: Tell) -> Standing:
+def up(settings: Config, pools: WorkPools, without: Collection[str], tell: Tell, *, cluster: bool = False) -> Standing:
     """Start what does not run yet, and return once the parts are started, flow workers excepted.
 
     Parameters
@@ -48,6 +48,8 @@ def up(settings: Config, pools: WorkPools, without: Collection[str], tell: Tell)
         Some of `orca.cluster.machine.services.OPTIONAL`.
     tell : callable
         Gets a line about what is noteworthy.
+    cluster : bool
+        Whether the pools are of a file that was named for this.
 
     Raises
     ------
@@ -69,6 +71,7 @@ def up(settings: Config, pools: WorkPools, without: Collection[str], tell: Tell)
             parts=tuple(service.known for service in plan.services),
             left_out=plan.left_out,
             pools=str(pools.path),
+            cluster=str(pools.path) if cluster else "",
             supervisor=found.supervisor if found is not None and running else None,
         )
         configuration = supervision.write_configuration(folder, plan.services)
