@@ -58,7 +58,7 @@ def address(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 def test_a_running_cluster_does_the_work(site: Site, address: str, integration: Path, tmp_path: Path) -> None:
     words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
     result = site.run(*words, dask={"address": address})
-    assert [made["status"] for made in outcomes(result).values()] == ["done"], result.stderr
+    assert [(made["status"], made["reason"]) for made in outcomes(result).values()] == [("done", "")], result.stderr
 
 
 def test_the_program_ends_soon_after_the_flow_was_killed(

@@ -135,7 +135,7 @@ def test_each_process_of_a_node_has_its_name_its_slots_and_one_thread(site: tupl
     settings, pools = site
     host = pools.hosts[1]
     parts = worker_parts(settings, pools, host, "tcp://10.0.0.1:8786", listen="10.0.0.6")
-    assert [part.name for part in parts] == [f"{host}-{i}" for i in range(max(pools.slots(host).values()))]
+    assert [part.name for part in parts] == [f"{host}-{i}" for i in range(sum(pools.slots(host).values()))]
     offered: dict[str, float] = {}
     for part in parts:
         options = dict(zip(part.argv, part.argv[1:], strict=False))
