@@ -15,6 +15,7 @@ from site_of_tests import Site, outcomes, script
 from test_imaging_faults import SMALL, imagers
 from waiting import wait_for
 
+from orca.cluster import server
 from orca.ms.simulate import SimulationOptions, simulate
 
 
@@ -30,7 +31,10 @@ def address(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     folder = tmp_path_factory.mktemp("dask")
     file = folder / "scheduler.json"
     dask = str(Path(sys.executable).with_name("dask"))
+    home = site.data / "prefect"
+    own, _ = server.ensure(home)
     environment = site.environment() | {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+    environment |= server.client_environment(home, own.url)  # else each worker starts a server of its own
     scheduler = [
         dask,
         "scheduler",
