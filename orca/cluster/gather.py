@@ -6,6 +6,7 @@ outcome: what the infrastructure killed is submitted again, what the data killed
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -21,14 +22,15 @@ from distributed import Client, Future
 from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
+from prefect.states import Completed, Crashed, Failed, State
 
 from orca.cluster.failures import Failure, failure_of, nobody_offered
-from orca.cluster.lost import Lost, end_records
+from orca.cluster.lost import Ended, end_records
 from orca.cluster.nodes.parts import MEMORY
 from orca.cluster.offers import MEMORY_TOPIC, Offers
 from orca.cluster.outcomes import Event, Outcome, Status, UnitResult, conclude, listener_now, listening, summary
 from orca.cluster.runner import PoolTaskRunner
-from orca.cluster.slots import PLACE, TOPIC, Answer, Slots
+from orca.cluster.slots import DEATHS_TOPIC, PLACE, TOPIC, Answer, Slots
 from orca.cluster.worker import STEPS_TOPIC
 from orca.errors import InfrastructureError
 
@@ -38,6 +40,8 @@ RESUBMISSIONS = 2
 """How often a unit that the infrastructure killed is submitted again."""
 REFILL_S = 0.5
 """How often to ask for slots while nothing ends."""
+TELLING_S = 30.0
+"""How long before its death a worker may have ended a task that it has not told the server."""
 TELL_S = 10.0
 """How long a flow waits for its first slot before it says so."""
 
@@ -115,8 +119,10 @@ class _Gathering:
         memory_gb: float | None,
     ) -> None:
         context = FlowRunContext.get()
-        if context is None or not isinstance(context.task_runner, PoolTaskRunner):
+        run = None if context is None else context.flow_run
+        if context is None or run is None or not isinstance(context.task_runner, PoolTaskRunner):
             raise InfrastructureError("gather was called outside of a flow on Dask")
+        self.flow_run_id = run.id
         self.pool: str = context.task_runner.pool
         self.client: Client = context.task_runner.client
         self.offers = Offers(self.client, self.pool)
@@ -126,9 +132,14 @@ class _Gathering:
         self.todo = deque(_Attempt(unit, memory_gb=memory_gb) for unit in units)
         self.ended: SimpleQueue[_Running | None] = SimpleQueue()
         """What has ended; None where a slot may be free."""
-        self.running = 0
+        self.deaths: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        """Of workers, as the scheduler tells them."""
+        self.running: dict[Any, _Attempt] = {}
+        """By the key of the Dask task."""
         self.outcomes: dict[str, Outcome] = {}
-        self.lost: list[Lost] = []
+        self.records: list[Ended] = []
+        self.doubtful_since_s: float | None = None
+        """Of the task runs that ended later, a worker that died may not have told the server."""
         self.memory_killed: set[str] = set()
         self.waits_since: float | None = None
         self.nobody_since: float | None = None
@@ -137,7 +148,12 @@ class _Gathering:
     def run(self, planned: int) -> list[Outcome]:
         if planned:
             self.notify(Event("", "", planned=planned))
-        topics = {STEPS_TOPIC: self._on_step, MEMORY_TOPIC: self._on_memory, TOPIC: lambda _: self.ended.put(None)}
+        topics = {
+            STEPS_TOPIC: self._on_step,
+            MEMORY_TOPIC: self._on_memory,
+            TOPIC: lambda _: self.ended.put(None),
+            DEATHS_TOPIC: lambda event: self.deaths.put(event[1]),
+        }
         with _subscribed(self.client, topics):
             self._refill()
             while self.todo or self.running:
@@ -146,12 +162,16 @@ class _Gathering:
                 except Empty:
                     ended = None
                     self._look_around()
-                self.running -= ended is not None
+                if ended is not None:
+                    del self.running[ended.dask.key]
+                self._tell_deaths()
                 self._refill()  # before the result is fetched, so that the slot does not wait for that
                 if ended is not None:
                     self._take(ended)
                     ended.dask.release()  # a worker that is to be replaced waits until nobody needs its results
-        end_records(self.lost)
+            self._tell_deaths()
+        doubtful = [r for r in self.records if r.lost or r.at_s > (self.doubtful_since_s or math.inf)]
+        end_records(self.task, self.flow_run_id, doubtful)
         return [self.outcomes[unit] for unit in self.units]
 
     def _refill(self) -> None:
@@ -174,7 +194,7 @@ class _Gathering:
         need = {} if attempt.memory_gb is None else {"resources": {MEMORY: attempt.memory_gb}}
         with dask.annotate(**{PLACE: place}, priority=self.priority, **need):
             running = _Running(attempt, self.task.submit(**self.units[attempt.unit]))
-        self.running += 1
+        self.running[running.dask.key] = attempt
         running.dask.add_done_callback(lambda _: self.ended.put(running))
 
     def _hopeless(self, answer: Answer, memory_gb: float | None) -> bool:
@@ -210,11 +230,11 @@ class _Gathering:
             result = InfrastructureError(f"the task of {attempt.unit} ended without a result")
         if not isinstance(result, BaseException):
             status: Status = "skipped" if result.skipped else "done"
+            self._record(ended, Completed(message=status))
             self._settle(Outcome(attempt.unit, status, result=result, attempts=attempt.number))
             return
         failure = failure_of(result, self._need(attempt), self.memory_killed)
-        if failure.lost:
-            self.lost.append(Lost(attempt.unit, ended.future.task_run_id, failure.reason))
+        self._record(ended, (Crashed if failure.lost else Failed)(message=failure.reason), failure.lost)
         again = self._again(attempt, failure, ended)
         if again is None:
             reason = f"{failure.reason}, and no worker has more" if failure.killed_by_memory else failure.reason
@@ -225,6 +245,19 @@ class _Gathering:
         get_run_logger().warning("%s submitted again: %s", attempt.unit, failure.reason)
         self.notify(Event(attempt.unit, f"submitted again: {failure.reason}"))
         self.todo.append(again)
+
+    def _record(self, ended: _Running, state: State[Any], lost: bool = False) -> None:
+        self.records.append(Ended(ended.attempt.unit, ended.future.task_run_id, state, lost))
+
+    def _tell_deaths(self) -> None:
+        """Say whose worker died: Dask runs these again, and their logs begin anew."""
+        while not self.deaths.empty():
+            death = self.deaths.get()
+            self.doubtful_since_s = self.doubtful_since_s or time.monotonic() - TELLING_S
+            for attempt in filter(None, map(self.running.get, death["tasks"])):
+                again = f"its Dask worker {death['worker']} died: begins again"
+                get_run_logger().warning("%s: %s", attempt.unit, again)
+                self.notify(Event(attempt.unit, again))
 
     def _need(self, attempt: _Attempt) -> str:
         """What a worker has to offer for it, in words."""

@@ -25,10 +25,14 @@ NAME = "orca-slots"
 OPERATION = "orca_take_slots"
 TOPIC = "orca-slots"
 """What a flow run is told on when it may ask again."""
+DEATHS_TOPIC = "orca-deaths"
+"""Where it is told which worker died, and which tasks begin again."""
 PLACE = "orca_place"
 """Annotation of a task: the place that it was promised."""
 PROMISE_S, ASKING_S = 15.0, 5.0
 """How long a promised place is kept for a task, and how long somebody counts as waiting who does not ask again."""
+BROKEN = "handle-worker-cleanup"
+"""How Dask names the event that the connection to a worker broke."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,10 @@ class SlotBook(SchedulerPlugin):
         """By pool and client."""
         self.owners: dict[Any, str] = {}
         """Whose the tasks are that are in a slot."""
+        self.names: dict[str, str] = {address: str(ws.name) for address, ws in scheduler.workers.items()}
+        """Of the workers, by address."""
+        self.interrupted: dict[str, list[str]] = defaultdict(list)
+        """Tasks that begin again, by the name that Dask gives to the end of their worker's connection."""
         self._numbers = count()
         self._telling = False
         self._dasks_objective: Callable[[TaskState, WorkerState], tuple[Any, ...]] = scheduler.worker_objective
@@ -228,7 +236,7 @@ class SlotBook(SchedulerPlugin):
         full = any(taken.get(name, 0) + n > ws.resources[name] for name, n in (ts.resource_restrictions or {}).items())
         return (promise is None or promise.address != ws.address, full, *self._dasks_objective(ts, ws))
 
-    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+    def transition(self, key: Any, start: str, finish: str, *_: Any, stimulus_id: str = "", **__: Any) -> None:
         """Called by Dask for each change of a task's state, in the midst of it."""
         if finish == "processing":
             promise = self.promises.pop((self.scheduler.tasks[key].annotations or {}).get(PLACE, ""), None)
@@ -236,11 +244,20 @@ class SlotBook(SchedulerPlugin):
                 self.owners[key] = promise.client
         elif start == "processing":
             self.owners.pop(key, None)
+            if stimulus_id.startswith(BROKEN) and finish != "erred":
+                self.interrupted[stimulus_id].append(key)
             self._tell_later()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Called by Dask when a worker has come."""
+        self.names[worker] = str(scheduler.workers[worker].name)
         self._tell_later()
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **_: Any) -> None:
+        """Called by Dask when a worker is gone, after its tasks were taken from it."""
+        name, tasks = self.names.pop(worker, worker), self.interrupted.pop(stimulus_id, [])
+        if stimulus_id.startswith(BROKEN):
+            scheduler.log_event(DEATHS_TOPIC, {"worker": name, "tasks": tasks})
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Called by Dask when a flow run has ended, or is gone."""

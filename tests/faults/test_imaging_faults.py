@@ -56,7 +56,9 @@ def test_a_killed_worker_costs_a_repetition_and_nothing_else(
     assert list(out.glob("*")) == []
     wait_for(lambda: not set(first) & set(imagers(stalling)), "the end of the dead worker's imager")
     (tmp_path / "go").touch()
-    assert command.wait(timeout=120) == 0, (site.folder / "background.log").read_text()
+    log = site.folder / "background.log"
+    assert command.wait(timeout=120) == 0, log.read_text()
+    assert " died: begins again" in log.read_text()
     assert {path.suffix for path in out.iterdir()} == {".fits", ".png", ".log", ".json"}
     assert imagers(stalling) == []
     again = site.run(*words, "--json", execs={"wsclean": str(stalling)})

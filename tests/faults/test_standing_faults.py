@@ -81,6 +81,7 @@ def test_what_ran_on_dask_workers_that_ended_is_done_elsewhere(
     end_soon([one, other])
     cluster.ends(run, "Completed")
     cluster.well(folders[0], run, units=3, seconds=2.0)
+    assert cluster.told(run).count(" died: begins again") >= 2
     assert f"Worker process {worker.pid} was killed by signal {int(number)}" in cluster.log(f"{nodes[0]}-0")
     assert f"exited: {nodes[1]}-0 (" in cluster.log("supervisord")
 

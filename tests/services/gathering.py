@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
             ]
 
         outcomes = run()
-        end = time.monotonic() + 30  # the server takes states in late
+        end = time.monotonic() + 10  # the server takes states in late
         with get_client(sync_client=True) as client:
             found = client.read_task_runs()
             while not all(run.state.is_final() for run in found) and time.monotonic() < end:
