@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
@@ -30,7 +30,7 @@ from orca.calibration.planning import (
 )
 from orca.calibration.request import check_antennas, checked_sky, complete_block
 from orca.cluster.gather import Outcome, conclude, gather
-from orca.cluster.runner import PoolTaskRunner
+from orca.cluster.runner import pool_flow
 from orca.config import Config
 from orca.isolation import preload
 from orca.quality_limits import QualityLimits
@@ -47,15 +47,10 @@ def _run_name() -> str:
     return f"{flow_run.flow_name} {flow_run.parameters.get('day') or 'last night'}"
 
 
-_FLOW: dict[str, Any] = {
-    "flow_run_name": _run_name,
-    "task_runner": PoolTaskRunner("bandpass", preload=("flows.bandpass",)),
-    "persist_result": False,
-    "validate_parameters": True,
-}
+_PRELOAD = ("flows.bandpass",)
 
 
-@flow(name="delay", **_FLOW)
+@pool_flow("bandpass", "delay", _run_name, _PRELOAD)
 def delay(
     day: date | None = None,
     raw: Path | None = None,
@@ -81,7 +76,7 @@ def delay(
     return conclude(_make([table], asked.how(delay=options), asked.site), "delay")
 
 
-@flow(name="bandpass", **_FLOW)
+@pool_flow("bandpass", "bandpass", _run_name, _PRELOAD)
 def bandpass(
     day: date | None = None,
     subbands: list[str] | None = None,
@@ -116,7 +111,7 @@ def bandpass(
     )
 
 
-@flow(name="nightly-calibration", **_FLOW)
+@pool_flow("bandpass", "nightly-calibration", _run_name, _PRELOAD)
 def nightly_calibration(
     day: date | None = None,
     subbands: list[str] | None = None,

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from prefect import flow, task
+from prefect import task
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from flows.common import Frozen, Quality, acceptance_of
 from orca import config, naming, telescope
@@ -21,7 +22,7 @@ from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
 from orca.cluster.gather import Outcome, conclude, gather
 from orca.cluster.local import slot
-from orca.cluster.runner import PoolTaskRunner
+from orca.cluster.runner import pool_flow
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.endings import with_tail
@@ -104,15 +105,9 @@ def _run_name() -> str:
     return f"imaging {naming.strip_suffix(sets[0])}{more}"
 
 
-@flow(
-    name="imaging",
-    flow_run_name=_run_name,
-    task_runner=PoolTaskRunner("imaging", preload=("flows.imaging",)),
-    persist_result=False,
-    validate_parameters=True,
-)
+@pool_flow("imaging", "imaging", _run_name, ("flows.imaging",))
 def imaging(
-    measurement_sets: list[Path],
+    measurement_sets: Annotated[list[Path], Field(min_length=1)],
     delay: Path | None = None,
     bandpass: Path | None = None,
     calibration: Calibration = "find",

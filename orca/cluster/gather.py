@@ -22,7 +22,7 @@ from distributed import Client, Future
 from prefect import Task, get_run_logger
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Crashed, Failed, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, State
 
 from orca.cluster.failures import Failure, failure_of, nobody_offered
 from orca.cluster.lost import Ended, end_records
@@ -32,7 +32,7 @@ from orca.cluster.outcomes import Event, Outcome, Status, UnitResult, conclude, 
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.slots import DEATHS_TOPIC, PLACE, TOPIC, Answer, Slots
 from orca.cluster.worker import STEPS_TOPIC
-from orca.errors import InfrastructureError
+from orca.errors import InfrastructureError, StoppedError
 
 __all__ = ["Event", "Outcome", "UnitResult", "conclude", "gather", "listening", "summary"]
 
@@ -234,7 +234,8 @@ class _Gathering:
             self._settle(Outcome(attempt.unit, status, result=result, attempts=attempt.number))
             return
         failure = failure_of(result, self._need(attempt), self.memory_killed)
-        self._record(ended, (Crashed if failure.lost else Failed)(message=failure.reason), failure.lost)
+        how = Crashed if failure.lost else Cancelled if isinstance(result, StoppedError) else Failed
+        self._record(ended, how(message=failure.reason), failure.lost)
         again = self._again(attempt, failure, ended)
         if again is None:
             reason = f"{failure.reason}, and no worker has more" if failure.killed_by_memory else failure.reason
@@ -248,12 +249,18 @@ class _Gathering:
 
     def _record(self, ended: _Running, state: State[Any], lost: bool = False) -> None:
         self.records.append(Ended(ended.attempt.unit, ended.future.task_run_id, state, lost))
+        if lost:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """A worker died: from now on, and for a while before, the server may not know all."""
+        self.doubtful_since_s = self.doubtful_since_s or time.monotonic() - TELLING_S
 
     def _tell_deaths(self) -> None:
         """Say whose worker died: Dask runs these again, and their logs begin anew."""
         while not self.deaths.empty():
             death = self.deaths.get()
-            self.doubtful_since_s = self.doubtful_since_s or time.monotonic() - TELLING_S
+            self._doubt()
             for attempt in filter(None, map(self.running.get, death["tasks"])):
                 again = f"its Dask worker {death['worker']} died: begins again"
                 get_run_logger().warning("%s: %s", attempt.unit, again)

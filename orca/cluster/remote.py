@@ -15,6 +15,8 @@ from prefect.settings import get_current_settings
 from prefect.task_engine import run_task_sync
 from prefect.tasks import Task
 
+from orca.cluster.explained import explained
+
 _lock = Lock()
 
 
@@ -31,6 +33,7 @@ def run_shipped(shipped: bytes, **run: Any) -> Any:
 def _unpack(shipped: bytes) -> tuple[Task[Any, Any], dict[str, Any]]:
     """The task and its flow run's context: the same for all tasks of a flow run."""
     task, context = loads(shipped)
+    task.fn = explained(task.fn)
     if "flow_run_context" in context:
         # With a storage of its own (tasks write nothing into it) no task asks the server for the default one.
         storage = LocalFileSystem(basepath=str(get_current_settings().results.local_storage_path))

@@ -7,19 +7,22 @@ their own, what the tasks of a flow share is pickled once, and a worker process 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any
 from uuid import uuid4
 
 import dask
 from distributed import Client, Future
 from distributed.protocol.pickle import dumps
+from prefect import Flow, flow
 from prefect.context import FlowRunContext, TagsContext
 from prefect.tasks import Task
 from prefect.utilities.engine import collect_task_run_inputs_sync
 from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
+from orca.cluster.explained import explained
 from orca.cluster.local import local_cluster
 from orca.cluster.machine.standing import dask_address
 from orca.cluster.remote import run_shipped
@@ -128,3 +131,33 @@ def _context() -> dict[str, Any]:
     if run is not None:
         context["flow_run_context"] = run.model_dump(include=IN_CONTEXT, exclude_unset=True)
     return context
+
+
+def pool_flow(
+    pool: str, name: str, run_name: Callable[[], str], preload: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
+    """Decorator: a flow whose tasks run in a work pool.
+
+    Parameters
+    ----------
+    pool, name : str
+    run_name : callable
+        What a run of it is called.
+    preload : tuple of str
+        Modules that its Dask workers import before their first task.
+    """
+    made = flow(
+        name=name,
+        flow_run_name=run_name,
+        task_runner=PoolTaskRunner(pool, preload=preload),
+        persist_result=False,
+        validate_parameters=True,
+    )
+
+    def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
+        call = explained(function)
+        # With types, not their names: Prefect looks names up where `call` was written.
+        vars(call)["__signature__"] = signature(function, eval_str=True)
+        return made(call)
+
+    return decorate

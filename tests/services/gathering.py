@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
 
         from orca.cluster.gather import gather
         from orca.cluster.runner import PoolTaskRunner
-        from orca.errors import DataError, InfrastructureError
+        from orca.errors import DataError, InfrastructureError, StoppedError
 
         @task(name="unit", persist_result=False)
         def unit(how: str) -> Ended:
@@ -38,6 +38,8 @@ def main(folder: Path) -> None:
                 calls.write("x")
             if how == "wrong data":
                 raise DataError("is wrong", "the-file", "Do something")
+            if how == "stopped":
+                raise StoppedError("its Dask worker ends")
             if how == "a bug":
                 raise ZeroDivisionError("oops")
             if how == "always kills its worker" or (how == "kills its worker once" and first):
@@ -47,7 +49,7 @@ def main(folder: Path) -> None:
             return Ended(skipped=how == "fresh")
 
         ways = ["always kills its worker", "kills its worker once", "machine trouble once"]
-        ways += ["fine", "fresh", "wrong data", "a bug"]
+        ways += ["fine", "fresh", "wrong data", "a bug", "stopped"]
 
         @flow(name="ways", task_runner=PoolTaskRunner("default", session.address))
         def run() -> list[dict[str, object]]:
@@ -63,8 +65,9 @@ def main(folder: Path) -> None:
             while not all(run.state.is_final() for run in found) and time.monotonic() < end:
                 time.sleep(0.5)
                 found = client.read_task_runs()
-        states = sorted(run.state.type.value for run in found)
-        sys.stdout.write(json.dumps({"outcomes": outcomes, "states": states}) + "\n")
+            log = "\n".join(entry.message for entry in client.read_logs(limit=200))
+        states = [(run.state.type.value, run.state.message) for run in found]
+        sys.stdout.write(json.dumps({"outcomes": outcomes, "states": states, "log": log}) + "\n")
 
 
 if __name__ == "__main__":

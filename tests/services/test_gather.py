@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from site_of_tests import Site
@@ -26,11 +27,17 @@ def test_every_way_in_which_a_task_ends_is_told_apart(site: Site, tmp_path: Path
         "machine trouble once": ("done", "", 2),
         "kills its worker once": ("done", "", 2),
         "always kills its worker": ("failed", "infrastructure", 2),
+        "stopped": ("failed", "infrastructure", 2),
     }
     reasons = {o["unit"]: o["reason"] for o in found["outcomes"]}
     assert reasons["wrong data"] == "the-file: is wrong. Do something"
     assert "ZeroDivisionError: oops" in reasons["a bug"]
     assert "worker died" in reasons["always kills its worker"]
     assert len((tmp_path / "always kills its worker").read_text()) == 2
-    assert "RUNNING" not in found["states"]
-    assert "PENDING" not in found["states"]
+    states = Counter(state for state, _ in found["states"])
+    assert states == {"COMPLETED": 4, "FAILED": 3, "CRASHED": 3, "CANCELLED": 2}
+    messages = [message for _, message in found["states"]]
+    assert messages.count("the-file: is wrong. Do something") == 1
+    assert messages.count("its Dask worker ends") == 2
+    assert "wrong data failed the-file: is wrong. Do something" in found["log"]
+    assert "DataError" not in found["log"]  # no traceback
