@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -44,7 +46,7 @@ def imagers(stalling: Path) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_killed_worker_costs_a_repetition_and_nothing_else(
+def test_a_killed_worker_costs_a_repetition_and_a_killed_server_is_started_again(
     site: Site, integration: Path, stalling: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -65,8 +67,18 @@ def test_a_killed_worker_costs_a_repetition_and_nothing_else(
     assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
     assert [path for path in site.leftovers() if path.startswith(str(site.scratch))] == []
 
+    def server() -> Any:
+        return json.loads(site.run("status", "--json").stdout)["server"]
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    killed = server()["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: server() is None, "the end of the server")
+    again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
+    assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
+    assert server()["pid"] != killed
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     site: Site, integration: Path, stalling: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -88,16 +100,3 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     assert [(made["status"], made["reason"]) for made in outcomes(again).values()] == [("done", "")]
     assert imagers(stalling) == []
     assert site.leftovers() == []
-
-
-def test_a_killed_server_is_started_again_by_the_next_run(site: Site, integration: Path, tmp_path: Path) -> None:
-    import json
-
-    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
-    assert site.run(*words).returncode == 0
-    server = json.loads(site.run("status", "--json").stdout)["server"]
-    os.kill(server["pid"], signal.SIGKILL)
-    wait_for(lambda: json.loads(site.run("status", "--json").stdout)["server"] is None, "the end of the server")
-    again = site.run(*words)
-    assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
-    assert json.loads(site.run("status", "--json").stdout)["server"]["pid"] != server["pid"]
