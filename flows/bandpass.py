@@ -30,6 +30,7 @@ from orca.calibration.planning import (
 )
 from orca.calibration.request import check_antennas, checked_sky, complete_block
 from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.local import slot
 from orca.cluster.runner import pool_flow
 from orca.config import Config
 from orca.isolation import preload
@@ -205,6 +206,7 @@ def _asked(day: date | None, raw: Path | None, out: Path | None, sky: SkyOptions
         outriggers=settings.telescope.outriggers,
         bad=bad_antennas(known.bad_antennas, when),  # asked once, so that all tables of a night agree
         limits=QualityLimits(alarm_ns=known.alarm_ns),
+        threads=slot(settings, "bandpass")[0],
     )
     return _Asked(when, raw or settings.paths.raw, checked_sky(sky), solve, settings, site)
 

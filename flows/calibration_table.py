@@ -46,6 +46,7 @@ class Site(Frozen):
     outriggers: tuple[int, ...] | None
     bad: BadAntennas
     limits: QualityLimits
+    threads: int | None = None
 
 
 class Options(Frozen):
@@ -125,6 +126,7 @@ def _calibrated(table: Table, how: Options, site: Site, delays: Path | None, wor
             ),
             limits=site.limits,
             acceptance=site.acceptance,
+            threads=site.threads,
         ),
     }
     if table.subband is None:

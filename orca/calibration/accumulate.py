@@ -9,7 +9,6 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import sleep
-from typing import Any
 
 import numba
 import numpy as np
@@ -81,7 +80,7 @@ def empty_sums(like: MsInfo) -> Sums:
     )
 
 
-def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[float, float]) -> None:
+def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[float, float], threads: int = 1) -> None:
     """Read a Measurement Set once and add it to the sums.
 
     Flagged samples, and samples that are zero or not finite, do not count. When this raises, the sums hold a part of
@@ -97,6 +96,8 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
     uv_range_lambda : (float, float)
         Baselines whose length in the plane of u and v, in wavelengths of the middle of the band, is outside are left
         out.
+    threads : int
+        Baselines are shared among so many; more than two would wait for the reading.
 
     Raises
     ------
@@ -115,7 +116,8 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
     flux_jy = np.ascontiguousarray(sky.flux_jy.transpose(0, 2, 1), np.float64)
     step_hz = _step_hz(info)
     columns = _parallel_hands(info)
-    with open_table(info.path) as table, ThreadPoolExecutor(1) as calculator:
+    parts = min(threads, 2)
+    with open_table(info.path) as table, ThreadPoolExecutor(parts) as calculators:
         cache_small_columns(table)
         first, second = read_column(table, "ANTENNA1"), read_column(table, "ANTENNA2")
         uvw = np.ascontiguousarray(read_column(table, "UVW"), np.float64)
@@ -125,21 +127,22 @@ def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[f
         if "FLAG_ROW" in info.columns:
             used &= ~np.asarray(read_column(table, "FLAG_ROW"), bool)
 
-        def add(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
+        def add(part: int, start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
             rows = slice(start, start + n)
             baselines = (first[rows], second[rows], used[rows], uvw[rows])
             sky_of_rows = (cosines, flux_jy, float(info.freq_hz[0]), step_hz)
-            _add_block(data, flag, columns, *baselines, *sky_of_rows, sums.vm, sums.mm, sums.power, sums.samples)
+            added_to = (sums.vm, sums.mm, sums.power, sums.samples)
+            _add_block(data, flag, columns, *baselines, *sky_of_rows, part, parts, *added_to)
 
         # casacore holds the interpreter's lock, the kernel does not: one block is added while the next one is read.
-        previous: Future[Any] | None = None
+        previous: list[Future[None]] = []
         for block in blocks(table, ("DATA", "FLAG"), in_flight=2):
-            if previous is not None:
-                previous.result()
-            previous = calculator.submit(add, *block)
+            for each in previous:
+                each.result()
+            previous = [calculators.submit(add, part, *block) for part in range(parts)]
             sleep(0)  # hands the lock over, so that the calculation begins before the reading
-        if previous is not None:
-            previous.result()
+        for each in previous:
+            each.result()
     sums.time_s.append(float(info.time_s.mean()))
 
 
@@ -193,7 +196,7 @@ def _predict(path_m: np.ndarray, flux_jy: np.ndarray, first_hz: float, step_hz: 
 
 @numba.njit(
     "void(c8[:, :, ::1], b1[:, :, ::1], i8[::1], i4[::1], i4[::1], b1[::1], f8[:, ::1], f8[:, ::1], f8[:, :, ::1],"
-    " f8, f8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
+    " f8, f8, i8, i8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -210,12 +213,14 @@ def _add_block(
     flux_jy: np.ndarray,
     first_hz: float,
     step_hz: float,
+    part: int,
+    parts: int,
     vm: np.ndarray,
     mm: np.ndarray,
     power: np.ndarray,
     samples: np.ndarray,
 ) -> None:
-    """Predict a block of rows and add it to the sums.
+    """Predict the part of a block of rows that is for this thread, and add it to the sums.
 
     Parameters
     ----------
@@ -230,6 +235,9 @@ def _add_block(
     flux_jy : (n_sources, 2, n_channels) float
     first_hz, step_hz : float
         Channels are evenly spaced: the phase of a source advances by the same turn from one to the next.
+    part, parts : int
+        Every so many-th baseline and antenna belongs to this thread, beginning with `part`: no two threads add to the
+        same numbers.
     vm, mm, power, samples
         Of `Sums`.
     """
@@ -241,6 +249,8 @@ def _add_block(
         if not used[row]:
             continue
         if p == q:
+            if p % parts != part:
+                continue
             for c in range(n_channels):
                 for k in range(2):
                     value = data[row, c, columns[k]].real
@@ -248,14 +258,16 @@ def _add_block(
                         power[p, c, k] += value
                         samples[p, c, k] += 1
             continue
+        low, high = min(p, q), max(p, q)
+        baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
+        if baseline % parts != part:
+            continue
         for s in range(n_sources):
             path_m[s] = 0.0
             for axis in range(3):
                 path_m[s] += uvw_m[row, axis] * cosines[s, axis]
         _predict(path_m, flux_jy, first_hz, step_hz, model)
         sign = np.float32(-1) if p > q else np.float32(1)  # V_qp is the conjugate of V_pq
-        low, high = min(p, q), max(p, q)
-        baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
         for k in range(2):
             for c in range(n_channels):
                 value = data[row, c, columns[k]]

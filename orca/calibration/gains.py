@@ -82,6 +82,7 @@ def sum_integrations(
     uv_range_lambda: tuple[float, float],
     acceptance: Acceptance | None = None,
     minimum: int = 1,
+    threads: int | None = None,
 ) -> Summed:
     """Add up the integrations of a subband; those that cannot be used are left out, with the reason.
 
@@ -97,6 +98,8 @@ def sum_integrations(
     acceptance : Acceptance, optional
     minimum : int
         Fewest integrations that must be left.
+    threads : int, optional
+        Those of the machine that this process may use if left out.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def sum_integrations(
     StorageError
         A tar cannot be unpacked.
     """
-    reading = _Reading(folder, sky, uv_range_lambda, acceptance or Acceptance())
+    reading = _Reading(folder, sky, uv_range_lambda, acceptance or Acceptance(), threads or usable_threads())
     errors: dict[Path, DataError | InputError] = {}
     spoiled = True
     while spoiled:  # begin anew without the one that spoiled the sums
@@ -127,6 +130,7 @@ class _Reading:
     sky: SkyOptions
     uv_range_lambda: tuple[float, float]
     accept: Acceptance
+    threads: int
 
 
 def _add_each(
@@ -143,7 +147,7 @@ def _add_each(
                 model = sky_model(float(info.time_s.mean()), info.freq_hz, reading.sky)
                 sums = sums or empty_sums(info)
                 begun = True
-                accumulate(sums, info, model, reading.uv_range_lambda)
+                accumulate(sums, info, model, reading.uv_range_lambda, reading.threads)
             used.append(source)
         except (DataError, InputError) as error:
             # A new one: this one's traceback holds the sums, and its path may be that of the unpacked tar.
@@ -233,7 +237,7 @@ def solve_gains(
         min_baselines=options.min_baselines,
         max_iterations=options.max_iterations,
         tolerance=options.tolerance,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or usable_threads(),
     )
     flagged = flag_solutions(found, use, sums, options)
     tried = (found.baselines > 0).any(0)
@@ -299,3 +303,8 @@ def _take_out_delay(sums: Sums, delay: Path) -> np.ndarray:
         sums.vm[rows] *= turn[sums.first[rows]].conj()
         sums.vm[rows] *= turn[sums.second[rows]]
     return found.flags
+
+
+def usable_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -15,11 +15,11 @@ import numpy as np
 
 from orca.antennas import BadAntennas
 from orca.calibration.delays import Delays, fit_delays
-from orca.calibration.gains import Solved, solve_gains, sum_integrations
+from orca.calibration.gains import Solved, Summed, solve_gains, sum_integrations
 from orca.calibration.made import PDF, PICTURE, TABLE, Calibrated, Clock, finish
 from orca.calibration.options import BlockOptions, DelayOptions, SolveOptions
 from orca.calibration.reference import common_reference
-from orca.calibration.report import bandpass_pdf, bandpass_picture, delay_pdf, delay_picture
+from orca.calibration.report import bandpass_figures, delay_figures, write_report
 from orca.calibration.tables import Solutions, make_solutions, read_table, write_table
 from orca.errors import DataError, InvalidDataError
 from orca.ms.acceptance import Acceptance
@@ -43,6 +43,8 @@ class Knowledge:
         The last good table of the kind, to compare with.
     limits : QualityLimits
     acceptance : Acceptance
+    threads : int, optional
+        That may work at once; as many as there are processors if left out.
     """
 
     bad: BadAntennas
@@ -50,6 +52,7 @@ class Knowledge:
     previous: Path | None = None
     limits: QualityLimits = field(default_factory=QualityLimits)
     acceptance: Acceptance = field(default_factory=Acceptance)
+    threads: int | None = None
 
 
 def make_bandpass(
@@ -93,9 +96,10 @@ def make_bandpass(
         uv_range_lambda=solve.uv_range_lambda,
         acceptance=knowledge.acceptance,
         minimum=block.min_integrations or 1,
+        threads=knowledge.threads,
     )
     like = summed.sums.like
-    solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers, delay=delay)
+    solved = _solve(summed, solve, knowledge, delay)
     write_table(folder / TABLE, solved.solutions, like.path)
     previous = _previous(knowledge.previous, solved.solutions)
     verdict = judge_bandpass(solved.solutions, left_out=solved.left_out, previous=previous, limits=knowledge.limits)
@@ -104,8 +108,8 @@ def make_bandpass(
     if len(summed.used) < expected:
         notes.append(f"only {len(summed.used)} of {expected} integrations were used")
     words = [*notes, *antennas]
-    bandpass_pdf(folder / PDF, solved.solutions, verdict, previous, title=title, notes=words)
-    bandpass_picture(folder / PICTURE, solved.solutions, verdict, previous, title=title, notes=words)
+    figures = bandpass_figures(solved.solutions, verdict, previous, title=title, notes=words)
+    write_report(folder / PDF, folder / PICTURE, figures)
     left_out = {path.name: reason for path, reason in summed.left_out.items()}
     numbers = {
         "subband": like.subband,
@@ -169,8 +173,8 @@ def make_delays(
     if missing:
         notes.append(f"not recorded then: {', '.join(missing)}")
     words = [*notes, *antennas]
-    delay_pdf(folder / PDF, solutions, verdict, previous, title=title, notes=words)
-    delay_picture(folder / PICTURE, solutions, verdict, previous, title=title, notes=words)
+    figures = delay_figures(solutions, verdict, previous, title=title, notes=words)
+    write_report(folder / PDF, folder / PICTURE, figures)
     good = ~delays.flags
     numbers = {
         "subbands": ", ".join(done),
@@ -221,10 +225,25 @@ def _of_other_arrays(done: Mapping[str, _Subband]) -> dict[str, str]:
 
 def _solve_subband(source: Path, folder: Path, sky: SkyOptions, solve: SolveOptions, knowledge: Knowledge) -> _Subband:
     summed = sum_integrations(
-        [source], folder, sky=sky, uv_range_lambda=solve.uv_range_lambda, acceptance=knowledge.acceptance
+        [source],
+        folder,
+        sky=sky,
+        uv_range_lambda=solve.uv_range_lambda,
+        acceptance=knowledge.acceptance,
+        threads=knowledge.threads,
     )
-    solved = solve_gains(summed.sums, solve, bad=knowledge.bad.antennas, outriggers=knowledge.outriggers)
-    return _Subband(source, summed.sums.like, solved)
+    return _Subband(source, summed.sums.like, _solve(summed, solve, knowledge))
+
+
+def _solve(summed: Summed, solve: SolveOptions, knowledge: Knowledge, delay: Path | None = None) -> Solved:
+    return solve_gains(
+        summed.sums,
+        solve,
+        bad=knowledge.bad.antennas,
+        outriggers=knowledge.outriggers,
+        delay=delay,
+        threads=knowledge.threads,
+    )
 
 
 def _to_one_reference(subbands: Sequence[_Subband]) -> tuple[list[Solutions], list[str]]:

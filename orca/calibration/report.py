@@ -6,9 +6,8 @@ equal files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Concatenate, ParamSpec
 
 import numpy as np
 from matplotlib import colormaps
@@ -29,8 +28,6 @@ from orca.quality_numbers import amplitude_change, amplitudes_like, delay_change
 from orca.skygrid import DARK
 from orca.telescope import datetime_of, subband_of
 
-P = ParamSpec("P")
-
 
 def bandpass_figures(
     solutions: Solutions,
@@ -42,7 +39,7 @@ def bandpass_figures(
 ) -> Iterator[Figure]:
     """The pages of the report of a bandpass: a summary, then one for each board with the curves of every antenna.
 
-    `bandpass_pdf` writes them, `bandpass_picture` the first of them; both get a path, then what this gets.
+    `write_report` writes them.
 
     Parameters
     ----------
@@ -84,7 +81,7 @@ def delay_figures(
 ) -> Iterator[Figure]:
     """The pages of the report of delays: a summary with the delays and their change, then all of them as a table.
 
-    Parameters are those of `bandpass_figures`; `delay_pdf` and `delay_picture` write them.
+    Parameters are those of `bandpass_figures`.
     """
     title = title or _title("Delays", solutions)
     previous = previous if previous is not None and previous.kind == solutions.kind else None
@@ -100,32 +97,15 @@ def delay_figures(
 # Files
 
 
-def _to_pdf(figures: Callable[P, Iterator[Figure]]) -> Callable[Concatenate[Path, P], Path]:
-    """Write all pages to a path, which is returned. It is written directly: give a scratch name."""
-
-    def write(path: Path, *arguments: P.args, **options: P.kwargs) -> Path:
-        with PdfPages(path, metadata={"CreationDate": None}) as pdf:
-            for figure in figures(*arguments, **options):
-                pdf.savefig(figure)
-        return path
-
-    return write
-
-
-def _to_png(figures: Callable[P, Iterator[Figure]]) -> Callable[Concatenate[Path, P], Path]:
-    """Write the first page to a path as PNG."""
-
-    def write(path: Path, *arguments: P.args, **options: P.kwargs) -> Path:
-        canvas = FigureCanvasAgg(next(figures(*arguments, **options)))
-        canvas.draw()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(path, "PNG")
-        return path
-
-    return write
-
-
-bandpass_pdf, bandpass_picture = _to_pdf(bandpass_figures), _to_png(bandpass_figures)
-delay_pdf, delay_picture = _to_pdf(delay_figures), _to_png(delay_figures)
+def write_report(pdf: Path, picture: Path, figures: Iterable[Figure]) -> None:
+    """Write all pages as a PDF, and the first one as a PNG as well; give names in a folder of scratch."""
+    with PdfPages(pdf, metadata={"CreationDate": None}) as pages:
+        for number, figure in enumerate(figures):
+            if number == 0:
+                canvas = FigureCanvasAgg(figure)
+                canvas.draw()
+                Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(picture, "PNG")
+            pages.savefig(figure)
 
 
 def _title(what: str, solutions: Solutions) -> str:

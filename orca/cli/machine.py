@@ -26,7 +26,8 @@ def up(
         typer.Option(metavar="FILE", help="A work_pools.yaml: each of its hosts gets Dask workers on this machine."),
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask or flow-workers.")
+        list[str] | None,
+        typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask or flow-workers."),
     ] = None,
     as_json: Json = False,
 ) -> None:

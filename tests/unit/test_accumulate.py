@@ -58,6 +58,17 @@ def summed(sets: list[Path], uv_range: tuple[float, float] = EVERYTHING) -> Sums
     return sums
 
 
+def test_two_threads_make_the_same_sums(simulations: Callable[..., list[Path]]) -> None:
+    [ms] = simulations()
+    info, model = inspect(ms, settle_s=0), model_of(ms)
+    one, two = empty_sums(info), empty_sums(info)
+    accumulate(one, info, model, EVERYTHING, threads=1)
+    accumulate(two, info, model, EVERYTHING, threads=2)
+    for name in ("vm", "mm", "power", "samples"):
+        assert np.array_equal(getattr(one, name), getattr(two, name)), name
+    assert one.mm.all(axis=(1, 2)).any()
+
+
 def explicit(sets: list[Path], hands: tuple[int, int] = (0, 3), uv_range: tuple[float, float] = EVERYTHING) -> tuple:
     """sum V M* and sum |M|^2, (n_antennas, n_antennas, n_channels, 2): row by row, in float64, from the columns."""
     n_antennas = len(column(sets[0] / "ANTENNA", "NAME"))

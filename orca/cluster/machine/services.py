@@ -16,14 +16,14 @@ from orca.cluster import server
 from orca.cluster.machine import broker
 from orca.cluster.machine.standing import Known, write_private
 from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_parts
+from orca.cluster.pools import POOLS, WorkPools, pool_name, this_host
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
-from orca.cluster.pools import WorkPools, pool_name, this_host
 from orca.cluster.security import CA, CERTIFICATE, KEY
 from orca.config import Config
 
 PORTS = ("server", "redis", "rabbitmq", "rabbitmq-nodes", "epmd", "scheduler", "dashboard")
 PASSWORDS = ("redis", "rabbitmq")
-OPTIONAL = ("redis", "rabbitmq", "dask", "flow-workers")
+OPTIONAL = ("redis", "rabbitmq", "dask", "flow-workers", *(f"flow-worker-{pool}" for pool in POOLS))
 """What `--without` takes."""
 DRAIN_S = 5
 """How long a flow worker that is told to end lets its flow runs go on; `orca down --drain` waits before."""
@@ -176,6 +176,8 @@ class Plan:
             argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--name", f"{host}-{name}"]
             argv += ["--type", wanted.worker]  # without it a worker ends when the server is away while it starts
             part = Part(f"flow-worker-{pool}", tuple(argv), environment)
+            if part.name in self.left_out:
+                continue
             known = Known(part.name, "flow-workers", host=host, pool=name)
             found.append(Service(known, part, stop_s=DRAIN_S + 25.0, autostart=False))
         return found

@@ -218,11 +218,13 @@ def imported(entrypoint: str) -> str:
 def main() -> None:
     """Serve; in a child: run the flow and end as any script does, with what Prefect has to send at its end."""
     channel = socket.socket(fileno=int(sys.argv[1]))
+    gc.disable()  # what is imported stays: looking for garbage in it takes a sixth of the time
     import_flows()
     share_tls_contexts()
     observe_beside()
     end_at_once()
     gc.freeze()  # else the first collection in a fork copies all that it shares with this process
+    gc.enable()
     if started := Server(channel).serve():
         job, log = started
         become(job, log)
