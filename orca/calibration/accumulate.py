@@ -6,15 +6,17 @@ and phase centre, and memory does not grow with their number.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import sleep
+from typing import Any
 
 import numba
 import numpy as np
 
 from orca.errors import InvalidDataError, MismatchError
-from orca.ms.blocks import blocks, cache_small_columns, open_table, read_column
+from orca.ms.blocks import Ring, blocks, cache_small_columns, open_table, read_column
 from orca.ms.info import MsInfo
 from orca.ms.rephase import SPEED_OF_LIGHT_M_S
 from orca.sky import SkyModel
@@ -23,6 +25,8 @@ from orca.telescope import lmn
 UNEVEN = 1e-3
 """Steps from channel to channel may differ by this share of their width."""
 _LANES = 8
+_AHEAD = 32
+"""Blocks that may wait to be added, 4 MB each: as many as are added while the next set is opened."""
 
 
 @dataclass
@@ -65,10 +69,11 @@ def empty_sums(like: MsInfo) -> Sums:
     """Sums over nothing, for the array and channels of `like`."""
     first, second = (axis.astype(np.int32) for axis in np.triu_indices(like.n_antennas, 1))
     shape, per_antenna = (first.size, like.n_channels, 2), (like.n_antennas, like.n_channels, 2)
-    # Not np.zeros: NumPy gets huge pages for np.empty alone, and 90 000 small ones cost half a second.
+    # Not np.zeros: NumPy gets huge pages for np.empty alone. In two threads: it is the time that new memory takes.
     vm, mm = np.empty(shape, np.complex64), np.empty(shape, np.float32)
-    vm.fill(0)
-    mm.fill(0)
+    share = vm.shape[0] * 3 // 4
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda part: part.fill(0), (vm[:share], vm[share:], mm)))
     return Sums(
         first,
         second,
@@ -80,70 +85,91 @@ def empty_sums(like: MsInfo) -> Sums:
     )
 
 
-def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[float, float], threads: int = 1) -> None:
-    """Read a Measurement Set once and add it to the sums.
+class Accumulator:
+    """Adds Measurement Sets to sums: what was read is added while the next rows, or the next set, are read.
 
-    Flagged samples, and samples that are zero or not finite, do not count. When this raises, the sums hold a part of
-    the set and must not be used.
+    casacore holds the interpreter's lock while it reads, the kernel that adds does not. The sums are complete when the
+    context ends.
 
     Parameters
     ----------
     sums : Sums
-    info : MsInfo
-        Of the Measurement Set.
-    sky : SkyModel
-        For its time and channels.
-    uv_range_lambda : (float, float)
-        Baselines whose length in the plane of u and v, in wavelengths of the middle of the band, is outside are left
-        out.
-    threads : int
-        Baselines are shared among so many; more than two would wait for the reading.
-
-    Raises
-    ------
-    MismatchError
-        It has another array or other channels than the sums, which are as they were before.
-    DataError
-        It cannot be read to its end, lacks XX or YY, or has channels that are not evenly spaced.
     """
-    like = sums.like
-    if info.antenna_names != like.antenna_names or not np.array_equal(info.freq_hz, like.freq_hz):
-        raise MismatchError(
-            f"has other antennas or channels than {like.path.name}", info.path, "Calibrate one subband and array."
-        )
-    centre = info.phase_centre_rad
-    cosines = np.stack(lmn(sky.ra_rad, sky.dec_rad, *centre), -1) - (0.0, 0.0, 1.0)
-    flux_jy = np.ascontiguousarray(sky.flux_jy.transpose(0, 2, 1), np.float64)
-    step_hz = _step_hz(info)
-    columns = _parallel_hands(info)
-    parts = min(threads, 2)
-    with open_table(info.path) as table, ThreadPoolExecutor(parts) as calculators:
-        cache_small_columns(table)
-        first, second = read_column(table, "ANTENNA1"), read_column(table, "ANTENNA2")
-        uvw = np.ascontiguousarray(read_column(table, "UVW"), np.float64)
-        lengths = np.hypot(uvw[:, 0], uvw[:, 1]) * info.freq_hz.mean() / SPEED_OF_LIGHT_M_S
-        low, high = uv_range_lambda
-        used = (first == second) | ((lengths > low) & (lengths < high))
-        if "FLAG_ROW" in info.columns:
-            used &= ~np.asarray(read_column(table, "FLAG_ROW"), bool)
 
-        def add(part: int, start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
-            rows = slice(start, start + n)
-            baselines = (first[rows], second[rows], used[rows], uvw[rows])
-            sky_of_rows = (cosines, flux_jy, float(info.freq_hz[0]), step_hz)
-            added_to = (sums.vm, sums.mm, sums.power, sums.samples)
-            _add_block(data, flag, columns, *baselines, *sky_of_rows, part, parts, *added_to)
+    def __init__(self, sums: Sums) -> None:
+        self.sums = sums
+        self._calculator = ThreadPoolExecutor(1)
+        self._ring = Ring(_AHEAD + 1)
+        self._pending: deque[Future[None]] = deque()
 
-        # casacore holds the interpreter's lock, the kernel does not: one block is added while the next one is read.
-        previous: list[Future[None]] = []
-        for block in blocks(table, ("DATA", "FLAG"), in_flight=2):
-            for each in previous:
-                each.result()
-            previous = [calculators.submit(add, part, *block) for part in range(parts)]
-            sleep(0)  # hands the lock over, so that the calculation begins before the reading
-        for each in previous:
-            each.result()
-    sums.time_s.append(float(info.time_s.mean()))
+    def __enter__(self) -> Accumulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._calculator:
+            while self._pending:
+                self._pending.popleft().result()
+
+    def add(self, info: MsInfo, sky: SkyModel, uv_range_lambda: tuple[float, float]) -> None:
+        """Read a Measurement Set once and add it.
+
+        Flagged samples, and samples that are zero or not finite, do not count. When this raises, the sums hold a part
+        of the set and must not be used.
+
+        Parameters
+        ----------
+        info : MsInfo
+            Of the Measurement Set.
+        sky : SkyModel
+            For its time and channels.
+        uv_range_lambda : (float, float)
+            Baselines whose length in the plane of u and v, in wavelengths of the middle of the band, is outside are
+            left out.
+
+        Raises
+        ------
+        MismatchError
+            It has another array or other channels than the sums, which do not change.
+        DataError
+            It cannot be read to its end, lacks XX or YY, or has channels that are not evenly spaced.
+        """
+        sums, like = self.sums, self.sums.like
+        if info.antenna_names != like.antenna_names or not np.array_equal(info.freq_hz, like.freq_hz):
+            raise MismatchError(
+                f"has other antennas or channels than {like.path.name}", info.path, "Calibrate one subband and array."
+            )
+        centre = info.phase_centre_rad
+        cosines = np.stack(lmn(sky.ra_rad, sky.dec_rad, *centre), -1) - (0.0, 0.0, 1.0)
+        flux_jy = np.ascontiguousarray(sky.flux_jy.transpose(0, 2, 1), np.float64)
+        sky_of_rows = (cosines, flux_jy, float(info.freq_hz[0]), _step_hz(info))
+        columns = _parallel_hands(info)
+        with open_table(info.path) as table:
+            first, second, uvw, used = _baselines(table, info, uv_range_lambda)
+
+            def add(start: int, n: int, data: np.ndarray, flag: np.ndarray) -> None:
+                rows = slice(start, start + n)
+                baselines = (first[rows], second[rows], used[rows], uvw[rows])
+                _add_block(data, flag, columns, *baselines, *sky_of_rows, sums.vm, sums.mm, sums.power, sums.samples)
+
+            for block in blocks(table, ("DATA", "FLAG"), ring=self._ring):
+                self._pending.append(self._calculator.submit(add, *block))
+                if len(self._pending) > _AHEAD:
+                    self._pending.popleft().result()
+                sleep(0)  # hands the lock over, so that the calculation begins before the reading
+        sums.time_s.append(float(info.time_s.mean()))
+
+
+def _baselines(table: Any, info: MsInfo, uv_range_lambda: tuple[float, float]) -> tuple[np.ndarray, ...]:
+    """Antennas, UVW in m, and whether the row counts, of all rows."""
+    cache_small_columns(table)
+    first, second = read_column(table, "ANTENNA1"), read_column(table, "ANTENNA2")
+    uvw = np.ascontiguousarray(read_column(table, "UVW"), np.float64)
+    lengths = np.hypot(uvw[:, 0], uvw[:, 1]) * info.freq_hz.mean() / SPEED_OF_LIGHT_M_S
+    low, high = uv_range_lambda
+    used = (first == second) | ((lengths > low) & (lengths < high))
+    if "FLAG_ROW" in info.columns:
+        used &= ~np.asarray(read_column(table, "FLAG_ROW"), bool)
+    return first, second, uvw, used
 
 
 def _step_hz(info: MsInfo) -> float:
@@ -196,7 +222,7 @@ def _predict(path_m: np.ndarray, flux_jy: np.ndarray, first_hz: float, step_hz: 
 
 @numba.njit(
     "void(c8[:, :, ::1], b1[:, :, ::1], i8[::1], i4[::1], i4[::1], b1[::1], f8[:, ::1], f8[:, ::1], f8[:, :, ::1],"
-    " f8, f8, i8, i8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
+    " f8, f8, c8[:, :, ::1], f4[:, :, ::1], f8[:, :, ::1], f8[:, :, ::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -213,14 +239,12 @@ def _add_block(
     flux_jy: np.ndarray,
     first_hz: float,
     step_hz: float,
-    part: int,
-    parts: int,
     vm: np.ndarray,
     mm: np.ndarray,
     power: np.ndarray,
     samples: np.ndarray,
 ) -> None:
-    """Predict the part of a block of rows that is for this thread, and add it to the sums.
+    """Predict a block of rows and add it to the sums.
 
     Parameters
     ----------
@@ -235,9 +259,6 @@ def _add_block(
     flux_jy : (n_sources, 2, n_channels) float
     first_hz, step_hz : float
         Channels are evenly spaced: the phase of a source advances by the same turn from one to the next.
-    part, parts : int
-        Every so many-th baseline and antenna belongs to this thread, beginning with `part`: no two threads add to the
-        same numbers.
     vm, mm, power, samples
         Of `Sums`.
     """
@@ -249,8 +270,6 @@ def _add_block(
         if not used[row]:
             continue
         if p == q:
-            if p % parts != part:
-                continue
             for c in range(n_channels):
                 for k in range(2):
                     value = data[row, c, columns[k]].real
@@ -258,16 +277,14 @@ def _add_block(
                         power[p, c, k] += value
                         samples[p, c, k] += 1
             continue
-        low, high = min(p, q), max(p, q)
-        baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
-        if baseline % parts != part:
-            continue
         for s in range(n_sources):
             path_m[s] = 0.0
             for axis in range(3):
                 path_m[s] += uvw_m[row, axis] * cosines[s, axis]
         _predict(path_m, flux_jy, first_hz, step_hz, model)
         sign = np.float32(-1) if p > q else np.float32(1)  # V_qp is the conjugate of V_pq
+        low, high = min(p, q), max(p, q)
+        baseline = low * (2 * n_antennas - low - 1) // 2 + high - low - 1
         for k in range(2):
             for c in range(n_channels):
                 value = data[row, c, columns[k]]

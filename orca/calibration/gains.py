@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from orca.calibration.accumulate import Sums, accumulate, empty_sums
+from orca.calibration.accumulate import Accumulator, Sums, empty_sums
 from orca.calibration.apply import jones
 from orca.calibration.leaving_out import Flagged, antenna_number, by_antenna, flag_solutions, left_out_beforehand
 from orca.calibration.options import SolveOptions
@@ -82,7 +83,6 @@ def sum_integrations(
     uv_range_lambda: tuple[float, float],
     acceptance: Acceptance | None = None,
     minimum: int = 1,
-    threads: int | None = None,
 ) -> Summed:
     """Add up the integrations of a subband; those that cannot be used are left out, with the reason.
 
@@ -98,8 +98,6 @@ def sum_integrations(
     acceptance : Acceptance, optional
     minimum : int
         Fewest integrations that must be left.
-    threads : int, optional
-        Those of the machine that this process may use if left out.
 
     Raises
     ------
@@ -112,7 +110,7 @@ def sum_integrations(
     StorageError
         A tar cannot be unpacked.
     """
-    reading = _Reading(folder, sky, uv_range_lambda, acceptance or Acceptance(), threads or usable_threads())
+    reading = _Reading(folder, sky, uv_range_lambda, acceptance or Acceptance())
     errors: dict[Path, DataError | InputError] = {}
     spoiled = True
     while spoiled:  # begin anew without the one that spoiled the sums
@@ -130,34 +128,34 @@ class _Reading:
     sky: SkyOptions
     uv_range_lambda: tuple[float, float]
     accept: Acceptance
-    threads: int
 
 
 def _add_each(
     sources: Sequence[Path], reading: _Reading, errors: dict[Path, DataError | InputError]
 ) -> tuple[Sums | None, list[Path], bool]:
     """Add up sources until one of them spoils the sums, which is the last value; `errors` gets what is left out."""
-    sums: Sums | None = None
+    adding: Accumulator | None = None
     used: list[Path] = []
-    for source in sources:
-        begun = False
-        try:
-            with settled(source, reading.accept.settle_s):
-                info = _open(source, reading)
-                model = sky_model(float(info.time_s.mean()), info.freq_hz, reading.sky)
-                sums = sums or empty_sums(info)
-                begun = True
-                accumulate(sums, info, model, reading.uv_range_lambda, reading.threads)
-            used.append(source)
-        except (DataError, InputError) as error:
-            # A new one: this one's traceback holds the sums, and its path may be that of the unpacked tar.
-            errors[source] = type(error)(error.problem, source, error.remedy)
-            if begun and not isinstance(error, MismatchError):
+    with ExitStack() as stack:
+        for source in sources:
+            begun = False
+            try:
+                with settled(source, reading.accept.settle_s):
+                    info = _open(source, reading)
+                    model = sky_model(float(info.time_s.mean()), info.freq_hz, reading.sky)
+                    adding = adding or stack.enter_context(Accumulator(empty_sums(info)))
+                    begun = True
+                    adding.add(info, model, reading.uv_range_lambda)
+                used.append(source)
+            except (DataError, InputError) as error:
+                # A new one: this one's traceback holds the sums, and its path may be that of the unpacked tar.
+                errors[source] = type(error)(error.problem, source, error.remedy)
+                if begun and not isinstance(error, MismatchError):
+                    shutil.rmtree(_unpacked(source, reading), ignore_errors=True)
+                    return None, used, True
+            if used[1:] or source in errors:
                 shutil.rmtree(_unpacked(source, reading), ignore_errors=True)
-                return None, used, True
-        if used[1:] or source in errors:
-            shutil.rmtree(_unpacked(source, reading), ignore_errors=True)
-    return sums, used, False
+    return adding.sums if adding else None, used, False
 
 
 def _too_few(

@@ -96,7 +96,6 @@ def make_bandpass(
         uv_range_lambda=solve.uv_range_lambda,
         acceptance=knowledge.acceptance,
         minimum=block.min_integrations or 1,
-        threads=knowledge.threads,
     )
     like = summed.sums.like
     solved = _solve(summed, solve, knowledge, delay)
@@ -225,12 +224,7 @@ def _of_other_arrays(done: Mapping[str, _Subband]) -> dict[str, str]:
 
 def _solve_subband(source: Path, folder: Path, sky: SkyOptions, solve: SolveOptions, knowledge: Knowledge) -> _Subband:
     summed = sum_integrations(
-        [source],
-        folder,
-        sky=sky,
-        uv_range_lambda=solve.uv_range_lambda,
-        acceptance=knowledge.acceptance,
-        threads=knowledge.threads,
+        [source], folder, sky=sky, uv_range_lambda=solve.uv_range_lambda, acceptance=knowledge.acceptance
     )
     return _Subband(source, summed.sums.like, _solve(summed, solve, knowledge))
 

@@ -94,7 +94,7 @@ def _head(axes: Axes, board: int, here: slice, verdict: Verdict, title: str, has
     if why := dict(verdict.boards).get(board):
         _text(axes, _LEFT + 215, 576.5, why, 9, color=BAD, weight="bold")
     _text(axes, PAGE_PT[0] - 12, 577, title, 9, ha="right")
-    _text(axes, _LEFT, 560, "amplitude above, phase (−180 to 180°) below", 7.5)
+    _text(axes, _LEFT, 560, "amplitude above, phase below; one scale for all", 7.5)
     keys = [("X", COLOURS[0]), ("Y", COLOURS[1]), ("bad", BAD), ("flagged", EMPTY)]
     if has_previous:
         keys.insert(2, ("amplitude of the last good bandpass", PALE))
@@ -159,23 +159,21 @@ def _box(left: float, right: float, low: float, high: float) -> list[tuple[float
 
 
 def _scales(axes: Axes, panels: list[_Panel], frequency_hz: np.ndarray, highest: float) -> None:
-    """Frames, and what the axes of the outer panels mean."""
+    """Frames, and what the axes mean: at the first panel, since it is the same for all."""
     middle = [[(at.x, at.amplitude_y), (at.x + _WIDTH, at.amplitude_y)] for at in panels]
     frames = [_box(at.x, at.x + _WIDTH, at.phase_y, at.top) for at in panels]
     axes.add_collection(LineCollection([*middle, *frames], colors=LINE, linewidths=0.5), autolim=False)
-    for at in panels[::_COLUMNS]:
-        for y, words, va in (
-            (at.top, f"{highest:.3g}", "top"),
-            (at.amplitude_y, "0", "bottom"),
-            (at.amplitude_y - 1, "180°", "top"),
-            (at.phase_y, "−180°", "bottom"),
-        ):
-            _text(axes, at.x - 2.5, y, words, 5.5, ha="right", va=va)
-    for at in panels[-_COLUMNS:]:
-        for x, mhz, ha in ((at.x, frequency_hz[0], "left"), (at.x + _WIDTH, frequency_hz[-1], "right")):
-            _text(axes, x, at.phase_y - 5, f"{mhz / 1e6:.2f}", 5.5, ha=ha)
-    last = panels[-1]
-    _text(axes, last.x + _WIDTH / 2, last.phase_y - 5, "MHz", 5.5, ha="center")
+    at = panels[0]
+    for y, words, va in (
+        (at.top, f"{highest:.3g}", "top"),
+        (at.amplitude_y, "0", "bottom"),
+        (at.amplitude_y - 1, "180°", "top"),
+        (at.phase_y, "−180°", "bottom"),
+    ):
+        _text(axes, at.x - 2.5, y, words, 5.5, ha="right", va=va)
+    for x, mhz, ha in ((at.x, frequency_hz[0], "left"), (at.x + _WIDTH, frequency_hz[-1], "right")):
+        _text(axes, x, at.phase_y - 5, f"{mhz / 1e6:.2f}", 5.5, ha=ha)
+    _text(axes, at.x + _WIDTH / 2, at.phase_y - 5, "MHz", 5.5, ha="center")
 
 
 def _marks(

@@ -99,7 +99,38 @@ def make_buffer(table: ct.table, column: str, rows: int) -> np.ndarray:
     return np.empty((rows, *shape), dtype)
 
 
-def blocks(table: ct.table, columns: Sequence[str], rows: int = 512, in_flight: int = 1) -> Iterator[tuple[Any, ...]]:
+class Ring:
+    """Buffers for blocks of rows, used in turn: by one table, or by several that are read one after the other.
+
+    Parameters
+    ----------
+    in_flight : int
+        How many blocks the caller may hold at the same time.
+    rows : int
+        Rows in a block; 512 rows of 192 channels are 3 MB of DATA.
+    """
+
+    def __init__(self, in_flight: int = 1, rows: int = 512) -> None:
+        self.in_flight, self.rows = in_flight, rows
+        self._buffers: list[list[np.ndarray]] = []
+        self._turn = 0
+
+    def fit(self, table: ct.table, columns: Sequence[str]) -> None:
+        """Make room for blocks of a table; what there is stays if its cells are alike."""
+        needed = [make_buffer(table, column, min(self.rows, table.nrows())) for column in columns]
+        layout = [(buffer.dtype, buffer.shape) for buffer in needed]
+        if not self._buffers or [(buffer.dtype, buffer.shape) for buffer in self._buffers[0]] != layout:
+            self._buffers = [needed, *([np.empty_like(b) for b in needed] for _ in range(self.in_flight - 1))]
+
+    def next(self) -> list[np.ndarray]:
+        """The buffers that were used longest ago."""
+        self._turn += 1
+        return self._buffers[self._turn % self.in_flight]
+
+
+def blocks(
+    table: ct.table, columns: Sequence[str], rows: int = 512, in_flight: int = 1, ring: Ring | None = None
+) -> Iterator[tuple[Any, ...]]:
     """Read columns in blocks of rows.
 
     Parameters
@@ -111,6 +142,8 @@ def blocks(table: ct.table, columns: Sequence[str], rows: int = 512, in_flight: 
         Rows in a block; 512 rows of 192 channels are 3 MB of DATA.
     in_flight : int
         How many blocks the caller may hold at the same time.
+    ring : Ring, optional
+        Buffers, which then say how many rows and blocks.
 
     Yields
     ------
@@ -126,10 +159,11 @@ def blocks(table: ct.table, columns: Sequence[str], rows: int = 512, in_flight: 
     n_rows = table.nrows()
     if n_rows == 0:
         return
-    buffers = [[make_buffer(table, column, min(rows, n_rows)) for column in columns] for _ in range(in_flight)]
-    for turn, start in enumerate(range(0, n_rows, rows)):
-        n = min(rows, n_rows - start)
-        parts = [buffer[:n] for buffer in buffers[turn % in_flight]]
+    ring = ring or Ring(in_flight, rows)
+    ring.fit(table, columns)
+    for start in range(0, n_rows, ring.rows):
+        n = min(ring.rows, n_rows - start)
+        parts = [buffer[:n] for buffer in ring.next()]
         try:
             for column, part in zip(columns, parts, strict=True):
                 table.getcolnp(column, part, start, n)

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from casacore import tables as ct
 
-from orca.calibration.accumulate import Sums, accumulate, empty_sums
+from orca.calibration import accumulate as accumulate_module
+from orca.calibration.accumulate import Accumulator, Sums, empty_sums
 from orca.errors import InvalidDataError, MismatchError, TruncatedDataError
+from orca.ms.blocks import Ring
 from orca.ms.create import create_like
+from orca.ms.info import MsInfo
 from orca.ms.inspect import inspect
 from orca.sky import SkyModel, sky_model
 from orca.telescope import lmn
@@ -58,15 +61,24 @@ def summed(sets: list[Path], uv_range: tuple[float, float] = EVERYTHING) -> Sums
     return sums
 
 
-def test_two_threads_make_the_same_sums(simulations: Callable[..., list[Path]]) -> None:
-    [ms] = simulations()
-    info, model = inspect(ms, settle_s=0), model_of(ms)
-    one, two = empty_sums(info), empty_sums(info)
-    accumulate(one, info, model, EVERYTHING, threads=1)
-    accumulate(two, info, model, EVERYTHING, threads=2)
+def accumulate(sums: Sums, info: MsInfo, sky: SkyModel, uv_range: tuple[float, float]) -> None:
+    with Accumulator(sums) as adding:
+        adding.add(info, sky, uv_range)
+
+
+def test_sets_added_in_one_go_make_the_same_sums_as_one_by_one(simulations: Callable[..., list[Path]]) -> None:
+    """More rows than buffers, so that these are used again while earlier ones wait."""
+    sets = simulations(integrations=3, antennas=40, channels=4)
+    together = empty_sums(inspect(sets[0], settle_s=0))
+    with Accumulator(together) as adding:
+        adding._ring = Ring(accumulate_module._AHEAD + 1, rows=16)
+        for ms in sets:
+            adding.add(inspect(ms, settle_s=0), model_of(ms), EVERYTHING)
+    apart = summed(sets)
     for name in ("vm", "mm", "power", "samples"):
-        assert np.array_equal(getattr(one, name), getattr(two, name)), name
-    assert one.mm.all(axis=(1, 2)).any()
+        assert np.array_equal(getattr(together, name), getattr(apart, name)), name
+    assert together.time_s == apart.time_s
+    assert together.mm.all()
 
 
 def explicit(sets: list[Path], hands: tuple[int, int] = (0, 3), uv_range: tuple[float, float] = EVERYTHING) -> tuple:

@@ -14,7 +14,7 @@ import pytest
 from file_times import age
 
 from orca.calibration import gains
-from orca.calibration.accumulate import Sums
+from orca.calibration.accumulate import Accumulator, Sums
 from orca.calibration.gains import Summed, sum_integrations
 from orca.errors import DataError, DeadDataError, InputError, InvalidDataError, TruncatedDataError
 from orca.ms.acceptance import Acceptance
@@ -93,13 +93,13 @@ def test_one_of_another_subband_or_array_is_left_out(
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     calls: list[Path] = []
-    real = gains.accumulate
+    real = Accumulator.add
 
-    def counting(sums: Sums, info: Any, *rest: Any) -> None:
+    def counting(self: Accumulator, info: Any, *rest: Any) -> None:
         calls.append(info.path)
-        real(sums, info, *rest)
+        real(self, info, *rest)
 
-    monkeypatch.setattr(gains, "accumulate", counting)
+    monkeypatch.setattr(Accumulator, "add", counting)
     return calls
 
 
@@ -134,17 +134,17 @@ def test_one_that_breaks_after_a_part_of_it_was_added_leaves_no_trace(
     tar: bool,
 ) -> None:
     sets = simulations(integrations=3, start=START, tar=tar)
-    real = gains.accumulate
+    real = Accumulator.add
 
-    def breaking(sums: Sums, info: Any, *rest: Any) -> None:
-        real(sums, info, *rest)
+    def breaking(self: Accumulator, info: Any, *rest: Any) -> None:
+        real(self, info, *rest)
         if info.path.name.split(".")[0] == sets[position].name.split(".")[0]:
-            sums.vm[::2] += 1
+            self.sums.vm[::2] += 1
             raise TruncatedDataError("cannot be read to its end", info.path)
 
-    monkeypatch.setattr(gains, "accumulate", breaking)
+    monkeypatch.setattr(Accumulator, "add", breaking)
     found = summed(sets, tmp_path / "found")
-    monkeypatch.setattr(gains, "accumulate", real)
+    monkeypatch.setattr(Accumulator, "add", real)
     rest = [path for path in sets if path != sets[position]]
     assert list(found.used) == rest
     assert found.left_out == {sets[position]: "cannot be read to its end"}
@@ -156,14 +156,14 @@ def test_one_that_changes_while_it_is_added_leaves_no_trace(
 ) -> None:
     """Whole when it is looked at, and replaced before it is read to its end."""
     expected = summed([sets[0], sets[1]], tmp_path / "expected").sums
-    real = gains.accumulate
+    real = Accumulator.add
 
-    def replaced(sums: Sums, info: Any, *rest: Any) -> None:
-        real(sums, info, *rest)
+    def replaced(self: Accumulator, info: Any, *rest: Any) -> None:
+        real(self, info, *rest)
         if info.path == sets[2]:
             (sets[2] / "table.dat").touch()
 
-    monkeypatch.setattr(gains, "accumulate", replaced)
+    monkeypatch.setattr(Accumulator, "add", replaced)
     found = summed(sets, tmp_path / "found")
     assert found.left_out == {sets[2]: "is still being written"}
     assert_same(found.sums, expected)
@@ -215,14 +215,14 @@ def test_other_files_in_the_folder_are_left_alone(
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
-    real = gains.accumulate
+    real = Accumulator.add
 
-    def breaking(sums: Sums, info: Any, *rest: Any) -> None:
-        real(sums, info, *rest)
+    def breaking(self: Accumulator, info: Any, *rest: Any) -> None:
+        real(self, info, *rest)
         if "20260110_203110" in str(info.path):
             raise TruncatedDataError("cannot be read to its end", info.path)
 
-    monkeypatch.setattr(gains, "accumulate", breaking)
+    monkeypatch.setattr(Accumulator, "add", breaking)
     found = summed(tars, folder)
     assert len(found.used) == 2
     assert (folder / "mine.txt").read_text() == "mine"
