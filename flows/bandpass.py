@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from flows.calibration_table import Options, Site, make_table
-from flows.common import acceptance_of
+from flows.common import acceptance_of, check_absolute
 from orca import config, telescope
 from orca.antennas import bad_antennas
 from orca.calibration.choose import delays_for
@@ -194,6 +194,7 @@ class _Asked:
 
 
 def _asked(day: date | None, raw: Path | None, out: Path | None, sky: SkyOptions, solve: SolveOptions) -> _Asked:
+    check_absolute(raw=raw, out=out)
     settings = config.load()
     when, known = day or last_transit().date(), settings.calibration
     site = Site(

@@ -15,7 +15,7 @@ from prefect import task
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.common import Frozen, Quality, acceptance_of
+from flows.common import Frozen, Quality, acceptance_of, check_absolute
 from orca import config, naming, telescope
 from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
@@ -125,6 +125,9 @@ def imaging(
         out: Folder for the images; the configuration's tree when not given.
         options: How to image.
     """
+    for path in measurement_sets:
+        check_absolute(measurement_sets=path)
+    check_absolute(delay=delay, bandpass=bandpass, out=out)
     settings = config.load()
     threads, memory_gb = slot(settings, "imaging")
     site = Site(

@@ -159,6 +159,8 @@ def default_path() -> Path:
 def find_pools() -> Path:
     """The file in force: `$ORCA_POOLS`, else work_pools.yaml beside the configuration, else the packaged one.
 
+    Without a configuration of one's own it is looked for in the home, where that would be.
+
     Raises
     ------
     ConfigError
@@ -170,7 +172,8 @@ def find_pools() -> Path:
             raise ConfigError(f"${VARIABLE} names a file that does not exist", path)
         return path
     conf = config.find()
-    return path if conf and (path := conf.parent / FILE_NAME).exists() else default_path()
+    path = (conf.parent if conf else Path.home()) / FILE_NAME
+    return path if path.exists() else default_path()
 
 
 def load_pools(path: Path | None = None) -> WorkPools:

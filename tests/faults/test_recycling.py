@@ -69,12 +69,12 @@ def test_what_waits_for_a_process_that_is_to_be_replaced_goes_elsewhere(client: 
     assert first.pid not in client.gather(others)
     assert not last.done()
     (tmp_path / "go").touch()
-    assert last.result(timeout=20) == first.pid
+    assert last.result(timeout=60) == first.pid
     assert all(len(runs(tmp_path, name)) == 1 for name in ["last", *range(6)])
 
 
 def test_a_process_above_the_memory_mark_is_replaced(client: Client) -> None:
-    pid = client.submit(keep_memory, 700, resources=SLOT).result(timeout=20)
+    pid = client.submit(keep_memory, 700, resources=SLOT).result(timeout=60)
     wait_for(lambda: pid not in [worker.pid for worker in list_workers(client)], "the replacement")
 
 

@@ -44,6 +44,8 @@ def test_a_flow_of_the_package_starts_by_its_module(warm: WarmSite) -> None:
         )
     state = warm.ends(warm.run(deployment, measurement_sets=[]), "Failed")
     assert "should have at least 1 item" in state.message
+    state = warm.ends(warm.run(deployment, measurement_sets=["raw/a.ms"]), "Failed")
+    assert state.message.startswith("raw/a.ms: measurement sets: a deployment's run does not know what")
 
 
 def test_a_flow_that_is_not_there_is_crashed_and_not_tried_again(warm: WarmSite) -> None:
@@ -109,6 +111,8 @@ def test_a_worker_told_to_stop_waits_for_its_runs_and_told_again_leaves_them_to_
 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(15) == 0
+    with warm.client() as client:
+        assert client.read_workers_for_work_pool(pool) == [], "it is no longer shown as online"
     assert not alive(told[1]["pid"])
     assert not alive(told[1]["child"])
     state = warm.state(runs[1])

@@ -160,12 +160,16 @@ def test_what_is_no_such_file_is_told(text: str, told: str, tmp_path: Path) -> N
         load_pools(path)
 
 
-def test_the_file_is_found_by_variable_then_beside_the_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_file_is_found_by_variable_then_beside_the_configuration_then_in_the_home(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert find_pools() == default_path()
-    (Path.cwd() / "work_pools.yaml").write_text(TELESCOPE.read_text())
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    Path("work_pools.yaml").write_text(TELESCOPE.read_text())
     assert find_pools() == default_path()
+    at_home = Path.home() / "work_pools.yaml"
+    at_home.write_text(TELESCOPE.read_text())
+    assert find_pools() == at_home
     conf = tmp_path / "orca-conf.yml"
     conf.write_text("cluster: calim")
     monkeypatch.setenv("ORCA_CONF", str(conf))

@@ -144,6 +144,10 @@ def look(settings: Config, pools: WorkPools, standing: Standing | None) -> Overv
     )
 
 
+STARTING_S = 30.0
+"""How long after its start a part that does not answer yet is nothing to worry about."""
+
+
 def _configured(settings: Config) -> list[Known]:
     """Parts that run elsewhere, by the configuration."""
     found: dict[str, str | SecretUri | None] = {
@@ -194,6 +198,8 @@ def _part(
         state = "online" if healthy else "not online in Prefect"
     else:
         healthy, state = running, "runs" if running else "does not run"
+    if running and not healthy and process and time.time() - process["start"] < STARTING_S:
+        state = f"starting ({state})"
     if process is not None and not running:
         healthy, state = healthy and answer is not None, _not_running(process)
     return PartState(

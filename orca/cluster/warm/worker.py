@@ -43,6 +43,8 @@ LISTEN_AGAIN_S = 5.0
 """When to follow the server's events again after they could not be."""
 KILL_S = 10.0
 """How long a process may take to end when it is told to; then it is killed."""
+SIGN_OFF_S = 3.0
+"""How long the server may take to hear that this worker ends."""
 DRAIN_VARIABLE = "ORCA_WORKER_DRAIN_S"
 DRAIN_S = 6 * 3600.0
 """How long a worker that was told to stop waits for its runs, unless the environment says otherwise."""
@@ -128,8 +130,14 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
         """Let the fork server go, once no flow run needs it."""
         for service in self._services:
             service.cancel()
+        await self._sign_off()
         await super().teardown(*exc_info)
         self._launcher.close()
+
+    async def _sign_off(self) -> None:
+        """Have the server forget this worker, which it would show as online for a minute."""
+        with suppress(Exception), anyio.move_on_after(SIGN_OFF_S):
+            await self.client._client.delete(f"/work_pools/{self.pool}/workers/{self.name}")
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Ask for flow runs, unless told to stop."""
