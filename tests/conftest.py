@@ -111,6 +111,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     place.run("down")
 
 
+@pytest.fixture(scope="module")
+def dask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands of the site find a Dask cluster that stands, instead of each starting its own."""
+    from standing_dask import standing_dask
+
+    with standing_dask(site, tmp_path_factory.mktemp("dask"), "imaging", "bandpass") as address:
+        site.settings["dask"] = {"address": address}
+        yield
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """`small_disk("40m")`: an empty file system of that size; needs root."""

@@ -53,7 +53,7 @@ def up(
     bringing_up.deploy(settings, pools, standing, _tell)
     overview = bringing_up.wait_until_ready(settings, pools, standing, _tell)
     if as_json:
-        typer.echo(json.dumps(_as_json(overview), indent=2))
+        typer.echo(json.dumps(_as_json(overview, settings), indent=2))
     else:
         _print_parts(overview)
         _print_how_to_go_on(settings, standing)
@@ -80,7 +80,7 @@ def status(as_json: Json = False) -> None:
 
     overview = look(settings, load_pools(Path(standing.pools) if standing else None), standing)
     if as_json:
-        typer.echo(json.dumps(_as_json(overview), indent=2))
+        typer.echo(json.dumps(_as_json(overview, settings), indent=2))
     else:
         _print_parts(overview)
         _print_work(overview)
@@ -135,12 +135,15 @@ def _server_of_runs(settings: Config, *, as_json: bool) -> None:
         )
 
 
-def _as_json(overview: Overview) -> dict[str, object]:
+def _as_json(overview: Overview, settings: Config) -> dict[str, object]:
     """The overview, with the server also where it is when only `orca run` has started one."""
+    from orca.cluster import server as server_of_runs
+
     server = next((part for part in overview.parts if part.kind == "server"), None)
+    own = server_of_runs.find(settings.prefect.home)
     state = server and {
         "url": server.address.removesuffix("/api"),
-        "pid": server.pid,
+        "pid": server.pid or (own and own.pid),
         "healthy": server.healthy,
         "log": server.log,
     }

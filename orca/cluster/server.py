@@ -33,6 +33,7 @@ from orca.cluster.server_settings import SERVER_SETTINGS
 from orca.config.secret import SecretUri
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
+from orca.procfs import wait_until
 from orca.products import write_text
 
 START_S = 120.0
@@ -65,7 +66,7 @@ class Server:
         """Whether the process is still there."""
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(process.create_time() - self.created) < 1 and _lives(process)
         except psutil.NoSuchProcess:
             return False
 
@@ -250,10 +251,19 @@ def _start(home: Path, database: SecretUri | None) -> Server:
 def _end(process: psutil.Process, patience_s: float) -> None:
     family = [process, *process.children(recursive=True)]
     process.terminate()
-    _, left = psutil.wait_procs(family, timeout=patience_s)
-    for straggler in left:
+    if wait_until(lambda: not any(map(_lives, family)), patience_s):
+        return
+    for straggler in filter(_lives, family):
         straggler.kill()
-    psutil.wait_procs(left, timeout=patience_s)
+    wait_until(lambda: not any(map(_lives, family)), patience_s)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process is there, other than as a zombie whose parent does not look after it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _state_file(home: Path) -> Path:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from site_of_tests import Site, outcomes, script
+from standing_dask import standing_dask
 from test_imaging_faults import SMALL, imagers
 from waiting import wait_for
 
-from orca.cluster import server
 from orca.ms.simulate import SimulationOptions, simulate
 
 
@@ -27,36 +24,8 @@ def integration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler and a worker with one slot for imaging, as a cluster would run them."""
-    folder = tmp_path_factory.mktemp("dask")
-    file = folder / "scheduler.json"
-    dask = str(Path(sys.executable).with_name("dask"))
-    home = site.data / "prefect"
-    own, _ = server.ensure(home)
-    environment = site.environment() | {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
-    environment |= server.client_environment(home, own.url)  # else each worker starts a server of its own
-    scheduler = [
-        dask,
-        "scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--no-dashboard",
-        "--scheduler-file",
-        str(file),
-    ]
-    worker = [dask, "worker", "--scheduler-file", str(file), "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"]
-    worker += ["--resources", "imaging=1", "--preload", "orca.cluster.worker", "--local-directory", str(folder)]
-    started = []
-    with (folder / "log").open("w") as log:
-        for command in (scheduler, worker):
-            started.append(subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log))
-            wait_for(file.exists, "the start of the Dask scheduler")
-    yield json.loads(file.read_text())["address"]
-    for process in reversed(started):
-        process.terminate()
-        process.wait(timeout=20)
+    with standing_dask(site, tmp_path_factory.mktemp("dask"), "imaging") as made:
+        yield made
 
 
 def test_a_running_cluster_does_the_work(site: Site, address: str, integration: Path, tmp_path: Path) -> None:

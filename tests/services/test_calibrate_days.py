@@ -24,6 +24,8 @@ from orca.manifest import read_manifest
 from orca.ms.simulate import SimulationOptions, simulate
 from orca.trash import list_trash
 
+pytestmark = pytest.mark.usefixtures("dask")
+
 FIRST, SECOND, THIRD = (datetime(2026, 1, day, tzinfo=UTC) for day in (10, 11, 12))
 MOVED, BY_NS = 7, 150.0
 """On the second day the cable of this antenna has another length."""

@@ -42,6 +42,8 @@ from orca.quality_limits import QualityLimits
 from orca.skyoptions import SkyOptions
 from orca.wsclean import ImagingOptions
 
+pytestmark = pytest.mark.usefixtures("dask")
+
 DAY = date(2026, 1, 10)
 FIRST = datetime(2026, 1, 10, 20, 31, 28, tzinfo=UTC)
 """Cyg A transits at 20:31:58 on that day: six integrations from here on are the block about it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from orca.cluster import server
 from orca.cluster.machine import questions, supervision
 from orca.cluster.machine.questions import Answer
 from orca.cluster.machine.standing import Known, Standing, api_url, broker_uri, dask_address, result_backend_uri
@@ -149,11 +150,12 @@ STARTING_S = 30.0
 
 
 def _configured(settings: Config) -> list[Known]:
-    """Parts that run elsewhere, by the configuration."""
+    """Parts that run elsewhere, by the configuration, and the server that `orca run` left."""
+    own = server.find(settings.prefect.home)
     found: dict[str, str | SecretUri | None] = {
         "redis": settings.queue.result_backend_uri and result_backend_uri(settings),
         "rabbitmq": settings.queue.broker_uri and broker_uri(settings),
-        "server": settings.prefect.api_url and api_url(settings),
+        "server": api_url(settings) if settings.prefect.api_url else None if own is None else own.url,
         "scheduler": settings.dask.address and dask_address(settings),
     }
     return [
