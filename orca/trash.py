@@ -28,10 +28,16 @@ class Trashed:
     since: str
 
 
-def trash(path: Path, trash_root: Path) -> Path:
+def trash(path: Path, trash_root: Path, beside: Path | None = None) -> Path:
     """Move a file or folder to the trash, where `restore` finds it; nothing is copied.
 
     It keeps its name, in a folder of its own below `trash_root`, beside a small file that holds its original path.
+
+    Parameters
+    ----------
+    path, trash_root : Path
+    beside : Path, optional
+        Where something lies in this trash that it belongs to: they share a folder.
 
     Returns
     -------
@@ -57,6 +63,8 @@ def trash(path: Path, trash_root: Path) -> Path:
         )
     now = datetime.now(UTC)
     place = trash_root.absolute() / f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(6)}"
+    if beside is not None and not os.path.lexists(beside.with_name(path.name)):
+        place = beside.parent
     make_folder(place)
     trashed = place / path.name
     sidecar = _sidecar(trashed)
@@ -68,7 +76,8 @@ def trash(path: Path, trash_root: Path) -> Path:
     finally:
         if not os.path.lexists(trashed):
             remove(sidecar)
-            place.rmdir()
+            with suppress(OSError):  # something else lies there
+                place.rmdir()
     return trashed
 
 

@@ -53,7 +53,7 @@ def replacing(manifest_path: Path, new: Manifest, trash_root: Path, spare_root: 
         # The manifest comes last: when this is killed halfway, the next run finds it and moves the rest.
         for path in [*(Path(output.path) for output in old.outputs), manifest_path] if how else []:
             with suppress(MissingDataError):
-                moved.append(trash(path, _on_disk_of(path, trash_root, spare_root)))
+                moved.append(trash(path, _on_disk_of(path, trash_root, spare_root), moved[0] if moved else None))
         yield f"replaces the table made {' and '.join(how)}, which is now {moved[0]}" if moved else ""
     except BaseException:
         for path in moved:

@@ -32,6 +32,20 @@ def test_trash_takes_many_files_of_one_name(tmp_path):
     assert sorted(entry.path.read_text() for entry in list_trash(tmp_path / "trash")) == ["0", "1", "2"]
 
 
+def test_what_belongs_together_lies_together_and_files_of_one_name_do_not_meet(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    first = trash(tmp_path / "a", tmp_path / "trash")
+    second = trash(tmp_path / "b", tmp_path / "trash", first)
+    assert second.parent == first.parent
+    (tmp_path / "b").write_text("another")
+    other = trash(tmp_path / "b", tmp_path / "trash", first)
+    assert (second.read_text(), other.read_text()) == ("b", "another")
+    restore(first)
+    assert restore(other).read_text() == "another"
+    assert [entry.path for entry in list_trash(tmp_path / "trash")] == [second]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_nothing_is_overwritten_by_what_comes_back(kind, tmp_path):
     path = tmp_path / "x"
