@@ -26,9 +26,10 @@ from waiting import wait_for
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    imager = script(
-        folder / "imager", f'test -e {folder}/stall && touch {folder}/stalls && sleep 300; exec wsclean "$@"'
+    waits = (
+        f"while [ -e {folder}/hold ]; do sleep 0.1; done; test -e {folder}/stall && touch {folder}/stalls && sleep 300"
     )
+    imager = script(folder / "imager", f'{waits}; exec wsclean "$@"')
     unused = ("flow-worker-bandpass", "flow-worker-cosmology")
     made = Stack(Site(folder, {"execs": {"wsclean": str(imager)}, "limits": {"settle_s": 0.0}}), without=unused)
     result = made.up()
@@ -87,11 +88,14 @@ def states(stack: Stack) -> list[str]:
 
 
 def test_drain_waits_for_the_flow_runs(stack: Stack, tmp_path: Path) -> None:
+    hold = stack.site.folder / "hold"
+    hold.touch()
     start_imaging(stack, tmp_path)
     wait_for(lambda: stack.status()["flow_runs"], "the flow run")
-    result = stack.down("--drain")
-    assert result.returncode == 0, result.stderr
-    assert "waiting for flow runs: imaging" in result.stderr
+    command, log = stack.site.start("down", "--drain"), stack.site.folder / "background.log"
+    wait_for(lambda: "waiting for flow runs: imaging" in log.read_text(), "the word that it waits")
+    hold.unlink()
+    assert command.wait(timeout=120) == 0, log.read_text()
     assert states(stack) == ["COMPLETED"]
     assert stack.processes() == []
 
