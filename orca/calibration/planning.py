@@ -203,6 +203,8 @@ def _bandpass(
     if not block and (hours := hours_recorded(raw, band, time)):
         there = f"the hour{'s' if len(hours) > 1 else ''} {', '.join(map(str, hours))}"
         remedy = f"That day has recordings of {band} in {there}: orca run bandpass --hour {hours[0]}"
+    elif not block and (others := subbands_recorded(raw, time)):
+        remedy = f"That day has none of {band}, but of {', '.join(in_ranges(others))}"
     return Table(
         name=f"bandpass {band} {time:%Y-%m-%d %Hh}",
         day=time.date(),

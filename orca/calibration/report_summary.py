@@ -41,7 +41,7 @@ _LABELS = {
     "largest_ns": "largest, ns",
     "largest_antenna": "   of",
     "median_error_ns": "median error, ns",
-    "largest_error_ns": "largest error, ns",
+    "largest_error_ns": "largest error of the fit, ns",
     "compared_antennas": "antennas compared",
     "moved_antennas": "moved beyond the alarm",
     "change_rms_ns": "rms of the change, ns",

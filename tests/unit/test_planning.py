@@ -76,6 +76,15 @@ def test_where_nothing_was_recorded_the_hours_with_data_are_named(record: Record
         assert str(caught.value.remedy).endswith("73MHz in the hours 18, 19: orca run bandpass --hour 18")
 
 
+def test_where_a_subband_was_not_recorded_those_that_were_are_named(record: Record, tmp_path: Path) -> None:
+    for band in ("46MHz", "50MHz", "73MHz"):
+        record(band, at(20, 31))
+    [table] = plan_bandpasses(DAY, ["64MHz"], None, tmp_path, tmp_path / "calibrations", BlockOptions())
+    with pytest.raises(MissingDataError) as caught:
+        table.still_there()
+    assert caught.value.remedy == "That day has none of 64MHz, but of 46MHz to 50MHz, 73MHz"
+
+
 def test_what_is_gone_meanwhile_is_left_out(record: Record, tmp_path: Path) -> None:
     names = record("73MHz", at(20, 30), 6)
     [table] = planned(tmp_path, 20)
