@@ -122,6 +122,17 @@ def dask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """Address of a Prefect server of a test's own."""
+    from orca.cluster import server
+
+    made, _ = server.ensure(tmp_path)
+    server.wait_until_healthy(made)
+    yield made.url
+    server.stop(tmp_path)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """`small_disk("40m")`: an empty file system of that size; needs root."""
     places: list[Path] = []

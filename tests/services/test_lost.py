@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,17 +14,8 @@ from prefect.states import Completed, Crashed, Pending
 from prefect.utilities.engine import emit_task_run_state_change_event
 from waiting import wait_for
 
-from orca.cluster import lost, server
+from orca.cluster import lost
 from orca.cluster.lost import Ended, end_records
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A server of our own."""
-    made, _ = server.ensure(tmp_path)
-    server.wait_until_healthy(made)
-    yield made.url
-    server.stop(tmp_path)
 
 
 @task

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
-
-from orca.cluster import server
 from orca.cluster.machine.questions import call_api
 
 WRITERS, RUNS = 32, 96
 STATES = ("PENDING", "RUNNING", "COMPLETED")
 PATIENCE_S = 60.0
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """A server of our own."""
-    made, _ = server.ensure(tmp_path)
-    server.wait_until_healthy(made)
-    yield made.url
-    server.stop(tmp_path)
 
 
 def test_many_writers_at_once_are_all_served(url: str) -> None:
