@@ -109,12 +109,12 @@ def test_a_run_outlives_the_scheduler_and_one_that_is_cancelled_meanwhile_ends(
 def test_runs_whose_processes_ended_leave_no_program_and_run_again(
     cluster: Cluster, deployment: str, folders: tuple[Path, Path]
 ) -> None:
-    runs = [cluster.start(deployment, folder, units=1, seconds=4.0) for folder in folders]
-    running = started(folders[0]) + started(folders[1])
-    numbers = (signal.SIGKILL, signal.SIGTERM)
-    for run, number in zip(runs, numbers, strict=True):
-        cluster.process(run).send_signal(number)
-    end_soon(running)
+    runs = []
+    for folder, number in zip(folders, (signal.SIGKILL, signal.SIGTERM), strict=True):
+        runs.append(cluster.start(deployment, folder, units=1, seconds=4.0))
+        running = started(folder)
+        cluster.process(runs[-1]).send_signal(number)
+        end_soon(running)
     for run, folder, why in zip(runs, folders, ("was killed by SIGKILL", "termination signal"), strict=True):
         cluster.ends(run, "Completed")
         cluster.well(folder, run, units=1, seconds=4.0)

@@ -45,6 +45,7 @@ KILL_S = 10.0
 """How long a process may take to end when it is told to; then it is killed."""
 SIGN_OFF_S = 3.0
 """How long the server may take to hear that this worker ends."""
+CANCELLING = "prefect.flow-run.Cancelling"
 DRAIN_VARIABLE = "ORCA_WORKER_DRAIN_S"
 DRAIN_S = 6 * 3600.0
 """How long a worker that was told to stop waits for its runs, unless the environment says otherwise."""
@@ -68,6 +69,7 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
         self._asking = asyncio.Lock()
         self._records: dict[UUID, Record] = {}
         self._forced: dict[UUID, End] = {}
+        self._ending: set[UUID] = set()
         self._services: list[asyncio.Future[None]] = []
         self._ender: Ender
 
@@ -145,16 +147,24 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
             return [] if self.draining else await super().get_and_submit_flow_runs()
 
     async def _listen(self) -> None:
-        """Ask for flow runs as soon as one is scheduled; without this they wait for the next regular question."""
+        """Ask for flow runs as soon as one is scheduled, and end one as soon as it is cancelled.
+
+        Without this they wait for the next regular question: Prefect's own observer of cancellations forgets a run
+        that has started.
+        """
+        wanted = EventFilter(
+            event=EventNameFilter(name=[CANCELLING, "prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]),
+            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]),
+        )
         while True:
             try:
-                scheduled = EventFilter(
-                    event=EventNameFilter(name=["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]),
-                    any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]),
-                )
-                async with get_events_subscriber(filter=scheduled, reconnection_attempts=0) as events:
-                    async for _ in events:
-                        await self.get_and_submit_flow_runs()
+                async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as events:
+                    async for event in events:
+                        if event.event == CANCELLING and self._runs_task_group is not None:
+                            flow_run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
+                            self._runs_task_group.start_soon(self.cancel, flow_run_id)
+                        else:
+                            await self.get_and_submit_flow_runs()
             except Exception as error:  # noqa: BLE001 - whatever it is: the regular questions go on
                 self._logger.debug("Events of the server could not be followed: %r", error)
             await asyncio.sleep(LISTEN_AGAIN_S)
@@ -252,9 +262,14 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
         return dict(self._records)
 
     async def cancel(self, flow_run_id: UUID) -> None:
-        """End a run that this worker looks after, because somebody cancelled it."""
-        if (record := self._records.get(flow_run_id)) is not None:
+        """End a run that this worker looks after, because somebody cancelled it; once, however often that is heard."""
+        if flow_run_id in self._ending or (record := self._records.get(flow_run_id)) is None:
+            return
+        self._ending.add(flow_run_id)
+        try:
             await self._end(record, CANCEL, None)
+        finally:
+            self._ending.remove(flow_run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         """Called by Prefect's observer of cancellations."""
