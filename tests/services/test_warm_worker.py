@@ -61,7 +61,9 @@ def test_a_flow_that_is_not_there_is_crashed_and_not_tried_again(warm: WarmSite)
     until(lambda: "flows.nothing" in warm.logs(run), what="the reason in the run's log")
 
 
-def test_no_more_runs_than_the_limit_and_one_that_is_cancelled_ends_without_a_regular_look(warm: WarmSite, tmp_path: Path) -> None:
+def test_no_more_runs_than_the_limit_and_one_that_is_cancelled_ends_without_a_regular_look(
+    warm: WarmSite, tmp_path: Path
+) -> None:
     deployment = warm.deploy("wait", "warm")
     folders = [tmp_path / str(number) for number in range(3)]
     runs = []
