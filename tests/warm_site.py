@@ -20,7 +20,7 @@ PREFECT = Path(sys.executable).with_name("prefect")
 FLOWS = Path(__file__).with_name("warm_flows.py")
 
 
-def until(condition: Callable[[], Any], patience_s: float = 40.0, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], patience_s: float = 90.0, what: str = "it") -> Any:
     """What the condition returns, once that is true."""
     end = time.monotonic() + patience_s
     while not (value := condition()):
@@ -157,7 +157,7 @@ class WarmSite:
             states = sorted(client.read_flow_run_states(run), key=lambda state: state.timestamp)
         return [str(state.name) for state in states]
 
-    def ends(self, run: UUID, name: str, patience_s: float = 40.0) -> Any:
+    def ends(self, run: UUID, name: str, patience_s: float = 90.0) -> Any:
         """The state of a run once it has that name."""
         return until(lambda: state if (state := self.state(run)).name == name else None, patience_s, f"{name} of {run}")
 
@@ -170,7 +170,7 @@ class WarmSite:
         return "\n".join(log.message for log in found)
 
 
-def start(folder: Path, number: int = 0, patience_s: float = 40.0) -> dict[str, Any]:
+def start(folder: Path, number: int = 0, patience_s: float = 90.0) -> dict[str, Any]:
     """What a flow told of its start, once it has."""
     path = folder / f"start-{number}"
     until(path.exists, patience_s, f"start {number} in {folder}")

@@ -57,7 +57,7 @@ def started(folder: Path, count: int = 1) -> list[psutil.Process]:
     return found
 
 
-def end_soon(ended: list[psutil.Process], patience_s: float = 15.0) -> None:
+def end_soon(ended: list[psutil.Process], patience_s: float = 40.0) -> None:
     """Wait for the end of programs that nobody wants any more; a zombie has ended."""
     _, left = psutil.wait_procs(ended, timeout=patience_s)
     assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
@@ -198,7 +198,7 @@ class Cluster:
         """Assert that nothing is left of runs that have ended."""
         assert programs(folder) == []
         for run in runs:
-            until(lambda run=run: set(self.task_states(run)) <= FINAL, "the end of all task runs", 40)
+            until(lambda run=run: set(self.task_states(run)) <= FINAL, "the end of all task runs", 90)
         assert [run["id"] for run in unfinished(self.url) if run["id"] in runs] == []
 
     def task_states(self, run: str) -> list[str]:

@@ -99,7 +99,7 @@ def end(command: subprocess.Popen[str], number: signal.Signals) -> None:
     started = family(command)
     command.send_signal(number)
     assert command.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=90)
     assert alive == []
 
 

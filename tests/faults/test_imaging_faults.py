@@ -89,7 +89,7 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     started = family(command)
     command.send_signal(number)
     assert command.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=90)
     assert [p for p in alive if "stalling" not in " ".join(argv(p))] == []  # the shell's child, if it is slow
     assert list(out.glob("*")) == []
     if number != signal.SIGKILL:

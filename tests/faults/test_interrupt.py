@@ -42,7 +42,7 @@ def interrupted(site: Site, words: list[str], after_s: float) -> tuple[int, str]
         pass
     finally:
         os.close(terminal)
-    return command.wait(timeout=30), shown.decode().replace("^C", "").replace("\r", "")
+    return command.wait(timeout=90), shown.decode().replace("^C", "").replace("\r", "")
 
 
 @pytest.mark.parametrize("after_s", [0.5, 1.5, 2.5, 4.0])

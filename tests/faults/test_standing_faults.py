@@ -58,7 +58,7 @@ def cluster(up: Cluster) -> Iterator[Cluster]:
     """The same, once all that an earlier test ended is back; afterwards no process is left that nobody looks after."""
     until(up.whole, "all parts")
     yield up
-    until(lambda: not up.orphans(), "the end of processes without a parent", 20)
+    until(lambda: not up.orphans(), "the end of processes without a parent", 60)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_run_outlives_the_scheduler_and_one_that_is_cancelled_meanwhile_ends(
     cluster.send("dask-scheduler", number)
     cluster.cancel(gone)
     end_soon(running)
-    cluster.ends(gone, "Cancelled", 15)
+    cluster.ends(gone, "Cancelled", 40)
     cluster.clean(folders[1], gone)
     cluster.ends(kept, "Completed")
     cluster.well(folders[0], kept, units=2, seconds=2.0)
@@ -132,8 +132,8 @@ def test_runs_outlive_a_killed_flow_worker_and_one_that_is_cancelled_meanwhile_e
     process = cluster.process(kept)
     cluster.send("flow-worker-default", signal.SIGKILL)
     cluster.cancel(gone)
-    end_soon(running, 20.0)  # there is nobody who could, until the next worker has started
-    cluster.ends(gone, "Cancelled", 15)
+    end_soon(running)  # there is nobody who could, until the next worker has started
+    cluster.ends(gone, "Cancelled", 40)
     cluster.clean(folders[1], gone)
     cluster.ends(kept, "Completed")
     cluster.well(folders[0], kept, units=3, seconds=2.0)
@@ -146,16 +146,16 @@ def test_a_flow_worker_told_to_end_lets_short_runs_finish_and_long_ones_run_agai
     cluster: Cluster, deployment: str, folders: tuple[Path, Path]
 ) -> None:
     """It waits 5 s where `orca up` has started it."""
-    long = cluster.start(deployment, folders[1], units=1, seconds=10.0)
+    long = cluster.start(deployment, folders[1], units=1, seconds=15.0)
     running = started(folders[1])
     short = cluster.start(deployment, folders[0], units=1)
     started(folders[0])
     cluster.send("flow-worker-default", signal.SIGTERM)
-    end_soon(running, 12.0)
+    end_soon(running)
     cluster.ends(short, "Completed")
     cluster.ends(long, "Completed")
     cluster.well(folders[0], short, units=1, seconds=2.0)
-    cluster.well(folders[1], long, units=1, seconds=10.0)
+    cluster.well(folders[1], long, units=1, seconds=15.0)
     assert "Crashed" not in [name for name, _ in cluster.states(short)]
     assert ("AwaitingRetry", "The worker was stopped before the flow run had ended; scheduled again") in cluster.states(
         long
@@ -218,7 +218,7 @@ def test_a_task_that_needs_more_than_anybody_has_fails_and_says_so(
         before = client.run_on_scheduler(patience, seconds=2.0)
         try:
             run = cluster.start(deployment, folders[0], units=1, memory_gb=1000.0)
-            state = cluster.ends(run, "Failed", 30)
+            state = cluster.ends(run, "Failed", 60)
         finally:
             client.run_on_scheduler(patience, seconds=before)
     assert state["message"].startswith("0 done, 0 skipped, 1 failed (1 by the infrastructure): unit0: no Dask worker ")

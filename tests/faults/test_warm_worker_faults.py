@@ -67,15 +67,15 @@ def test_a_crash_of_its_own_is_not_tried_again(site: WarmSite, tmp_path: Path) -
 
 def test_a_killed_flow_leaves_no_task_run_running_and_no_dask_worker(site: WarmSite, tmp_path: Path) -> None:
     run = site.run(site.deploy("on_dask", "warm"), folder=str(tmp_path))
-    task_pid = start(tmp_path, 0, 40)["pid"]
+    task_pid = start(tmp_path, 0, 90)["pid"]
     with site.client() as client:
         until(lambda: [one for one in _tasks(client, run) if one.state_name == "Running"], what="a task in Running")
         [record] = [one for one in records(site.home / "runs") if one.flow_run_id == str(run)]
         os.kill(record.process.pid, signal.SIGKILL)
-        until(lambda: not alive(task_pid), 15, "the end of the Dask worker")
-        until(lambda: [one for one in _tasks(client, run) if one.state_name == "Crashed"], 15, "the mark of the task")
+        until(lambda: not alive(task_pid), 40, "the end of the Dask worker")
+        until(lambda: [one for one in _tasks(client, run) if one.state_name == "Crashed"], 40, "the mark of the task")
         (tmp_path / "go").touch()
-        site.ends(run, "Completed", 40)
+        site.ends(run, "Completed", 90)
         until(lambda: sorted(one.state_name for one in _tasks(client, run)) == ["Completed", "Crashed"])
 
 
@@ -83,11 +83,11 @@ def test_cancelling_a_flow_ends_its_tasks_on_dask(site: WarmSite, tmp_path: Path
     from prefect.states import Cancelling
 
     run = site.run(site.deploy("on_dask", "warm"), folder=str(tmp_path))
-    task_pid = start(tmp_path, 0, 40)["pid"]
+    task_pid = start(tmp_path, 0, 90)["pid"]
     with site.client() as client:
         client.set_flow_run_state(run, Cancelling())
-        until(lambda: not alive(task_pid), 10, "the end of the Dask worker")
-        site.ends(run, "Cancelled", 10)
+        until(lambda: not alive(task_pid), 40, "the end of the Dask worker")
+        site.ends(run, "Cancelled", 40)
         until(lambda: {one.state.type.value for one in _tasks(client, run)} <= {"CRASHED", "CANCELLED", "FAILED"})
 
 
@@ -106,7 +106,7 @@ def test_a_killed_fork_server_costs_no_flow_run(site: WarmSite, tmp_path: Path) 
     pid = start(first)["pid"]
     os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
     other = site.run(deployment, folder=str(second))
-    start(second, 0, 30)
+    start(second, 0, 90)
     assert alive(pid)
     for folder, one in ((first, run), (second, other)):
         (folder / "go").touch()
@@ -152,8 +152,8 @@ def test_runs_outlive_a_killed_worker_and_the_next_one_sees_them_through(site: W
 
     with site.client() as client:
         client.set_flow_run_state(runs["cancelled"], Cancelling())
-    site.ends(runs["cancelled"], "Cancelled", 8)
-    until(lambda: not alive(told["cancelled"]["child"]), 5, "the end of the child")
+    site.ends(runs["cancelled"], "Cancelled", 40)
+    until(lambda: not alive(told["cancelled"]["child"]), 20, "the end of the child")
     again = start(folders["killed"], 1)
     for name in ("killed", "done"):
         (folders[name] / "go").touch()
@@ -169,7 +169,7 @@ def test_runs_of_a_host_that_is_gone_run_again_on_another_and_those_of_a_silent_
     deployment = site.deploy("wait", site.pool("two-hosts"))
     gone = site.work("two-hosts", ORCA_NODE="node1", ORCA_BEAT_S="0.25", PREFECT_WORKER_HEARTBEAT_SECONDS="2")
     run = site.run(deployment, folder=str(tmp_path))
-    told = start(tmp_path, 0, 30)
+    told = start(tmp_path, 0, 90)
     assert [one.host for one in records(site.home / "runs") if one.flow_run_id == str(run)] == ["node1"]
     site.work("two-hosts", ORCA_NODE="node2", ORCA_BEAT_S="0.25")
     os.kill(told["pid"], signal.SIGSTOP)  # the record is touched no more, but the worker is heard of
@@ -178,7 +178,7 @@ def test_runs_of_a_host_that_is_gone_run_again_on_another_and_those_of_a_silent_
     server = int(Path(f"/proc/{told['pid']}/stat").read_text().rpartition(")")[2].split()[1])
     for pid in (gone.pid, server, told["pid"], told["child"]):
         os.kill(pid, signal.SIGKILL)
-    start(tmp_path, 1, 30)
+    start(tmp_path, 1, 90)
     (tmp_path / "go").touch()
     site.ends(run, "Completed")
     with site.client() as client:

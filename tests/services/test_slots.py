@@ -178,7 +178,7 @@ def test_what_was_promised_to_a_client_that_is_gone_is_free_at_once(flows: Flows
     first, second = flows("first"), flows("second")
     assert len(first.slots.take(4).places) == 4
     first.client.close()
-    wait_for(lambda: second.start(4) == 4, "the places of the one that is gone", 5)
+    wait_for(lambda: second.start(4) == 4, "the places of the one that is gone", 30)
 
 
 def test_a_pool_that_nobody_offers_is_told(flows: Flows) -> None:
@@ -207,4 +207,4 @@ def test_workers_that_take_nothing_new_get_nothing_and_that_is_told(cluster: Loc
     assert (answer.places, answer.offered) == ((), True)
     assert answer.why_none == "2 of 2 workers take nothing new: paused"
     next(iter(cluster.workers.values())).status = Status.running
-    wait_for(lambda: flow.start(4) == 2, "the slots of the worker that takes tasks again", 5)
+    wait_for(lambda: flow.start(4) == 2, "the slots of the worker that takes tasks again", 30)

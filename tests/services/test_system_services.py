@@ -97,7 +97,7 @@ class Services:
         for process in self.started.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=10)
+                process.wait(timeout=40)
 
 
 @pytest.fixture
@@ -130,18 +130,18 @@ def test_a_dask_process_that_is_stopped_finishes_its_task_and_one_that_lost_its_
         assert process.poll() is None
         assert stopping.poll() is None
         (tmp_path / "go").touch()
-        assert task.result(timeout=30) == runs(tmp_path, "task")[0]
+        assert task.result(timeout=90) == runs(tmp_path, "task")[0]
         task.release()  # there is no other node that could keep it
         told, _ = stopping.communicate(timeout=60)
         assert f"ended {NODE}-0" in told
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=90) == 0
         assert len(runs(tmp_path, "task")) == 1
 
         again = services.start(name)  # as the same worker
         assert the_worker(client).name == f"{NODE}-0"
     scheduler.kill()
     again.wait(timeout=60)
-    assert services.stop_command(name).wait(timeout=5) == 0  # systemd calls it, and it must not keep the restart
+    assert services.stop_command(name).wait(timeout=30) == 0  # systemd calls it, and it must not keep the restart
 
     services.start("orca-scheduler.service")
     services.start(name)
@@ -157,7 +157,7 @@ def test_the_server_answers_with_our_settings_and_a_flow_worker_serves_its_pool(
     assert "imaging" in services.orca("pools", "apply")
     wait_for(lambda: f"{NODE}-imaging" in services.orca("pools", "ls"), "the flow worker", 60)
     flows.terminate()
-    flows.wait(timeout=30)
+    flows.wait(timeout=90)
     assert "takes no new flow runs" in services.log("orca-flows@imaging.service")
     first.terminate()
-    first.wait(timeout=30)
+    first.wait(timeout=90)

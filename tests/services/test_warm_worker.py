@@ -80,10 +80,10 @@ def test_no_more_runs_than_the_limit_and_one_that_is_cancelled_ends_without_a_re
     assert not (folders[third] / "start-0").exists()
     with warm.client() as client:
         client.set_flow_run_state(runs[victim], Cancelling())
-    until(lambda: not alive(told["pid"]), 20, "the end of the process")
-    warm.ends(runs[victim], "Cancelled", 10)
+    until(lambda: not alive(told["pid"]), 40, "the end of the process")
+    warm.ends(runs[victim], "Cancelled", 40)
     assert "Crashed" not in warm.names(runs[victim])
-    until(lambda: not alive(told["child"]), 5, "the end of its child")
+    until(lambda: not alive(told["child"]), 20, "the end of its child")
     start(folders[third])
     for number in {0, 1, 2} - {victim}:
         (folders[number] / "go").touch()
@@ -112,7 +112,7 @@ def test_a_worker_told_to_stop_waits_for_its_runs_and_told_again_leaves_them_to_
     assert warm.state(runs[1]).name == "Running"
 
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(15) == 0
+    assert worker.wait(40) == 0
     with warm.client() as client:
         assert client.read_workers_for_work_pool(pool) == [], "it is no longer shown as online"
     assert not alive(told[1]["pid"])

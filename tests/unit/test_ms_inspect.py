@@ -24,6 +24,7 @@ from orca.errors import (
     MissingDataError,
     TruncatedDataError,
 )
+from orca.ms import growth
 from orca.ms.checks import SUBTABLES
 from orca.ms.create import create_like
 from orca.ms.inspect import inspect
@@ -113,12 +114,17 @@ def test_a_file_is_not_refused_for_being_young(copy_ms: MakeMs) -> None:
     assert inspect(ms, settle_s=60).n_rows == 300
 
 
-def test_an_old_file_is_not_waited_for(copy_ms: MakeMs) -> None:
+def test_an_old_file_is_not_waited_for_and_a_young_one_is(copy_ms: MakeMs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(_: float) -> None:
+        raise InterruptedError("waits")
+
     ms = copy_ms()
-    inspect(ms)
-    began = time.perf_counter()
+    monkeypatch.setattr(growth, "PAUSE_S", 60.0)
+    monkeypatch.setattr(growth.time, "sleep", waits)
     inspect(ms, settle_s=600)
-    assert time.perf_counter() - began < 0.1
+    os.utime(ms / "table.f0")
+    with pytest.raises(InterruptedError):
+        inspect(ms, settle_s=600)
 
 
 def test_several_integrations_in_one_file_are_told_apart(make_ms: MakeMs, tmp_path: Path) -> None:
