@@ -8,7 +8,9 @@ from threading import Lock
 from typing import Any
 
 from distributed.protocol.pickle import loads
+from prefect import task_engine
 from prefect.context import SyncClientContext
+from prefect.events.worker import EventsWorker
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.settings import get_current_settings
@@ -17,7 +19,18 @@ from prefect.tasks import Task
 
 from orca.cluster.explained import explained
 
+TELL_S = 30.0
+"""How long the server may take to hear of all that the tasks of a process did."""
 _lock = Lock()
+_emit = task_engine.emit_task_run_state_change_event
+
+
+def _without_pending(*args: Any, **options: Any) -> Any:
+    """Tell the server nothing of a task run's first state, Pending: it begins at once, and that is told."""
+    return None if options.get("initial_state") is None else _emit(*args, **options)
+
+
+task_engine.emit_task_run_state_change_event = _without_pending
 
 
 def run_shipped(shipped: bytes, **run: Any) -> Any:
@@ -39,6 +52,18 @@ def _unpack(shipped: bytes) -> tuple[Task[Any, Any], dict[str, Any]]:
         storage = LocalFileSystem(basepath=str(get_current_settings().results.local_storage_path))
         context["flow_run_context"]["result_store"] = ResultStore(result_storage=storage)
     return task, context
+
+
+def tell_all() -> bool:
+    """Wait until Prefect's server knows what the tasks of this process did, which must run none afterwards.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
+    told: Any = EventsWorker.drain_all(timeout=TELL_S)
+    return not told.not_done and all(future.exception() is None for future in told.done)
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any
 from distributed import Client, Scheduler, SchedulerPlugin, Status
 from distributed.scheduler import TaskState, WorkerState
 
-from orca.cluster.nodes.parts import MEMORY
+from orca.cluster.nodes.parts import LEAVING_TOPIC, MEMORY
 from orca.cluster.worker import NODE_PLUGIN
 
 NAME = "orca-slots"
@@ -136,6 +136,7 @@ class SlotBook(SchedulerPlugin):
         """Whose the tasks are that are in a slot."""
         self.names: dict[str, str] = {address: str(ws.name) for address, ws in scheduler.workers.items()}
         """Of the workers, by address."""
+        self.leaving: set[str] = set()
         self.interrupted: dict[str, list[str]] = defaultdict(list)
         """Tasks that begin again, by the name that Dask gives to the end of their worker's connection."""
         self._numbers = count()
@@ -253,10 +254,17 @@ class SlotBook(SchedulerPlugin):
         self.names[worker] = str(scheduler.workers[worker].name)
         self._tell_later()
 
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Called by Dask when somebody says something on a topic."""
+        if topic == LEAVING_TOPIC:
+            self.leaving.add(str(msg))
+
     def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **_: Any) -> None:
         """Called by Dask when a worker is gone, after its tasks were taken from it."""
         name, tasks = self.names.pop(worker, worker), self.interrupted.pop(stimulus_id, [])
-        if stimulus_id.startswith(BROKEN):
+        left = worker in self.leaving
+        self.leaving.discard(worker)
+        if stimulus_id.startswith(BROKEN) and not left:
             scheduler.log_event(DEATHS_TOPIC, {"worker": name, "tasks": tasks})
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:

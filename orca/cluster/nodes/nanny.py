@@ -11,8 +11,7 @@ from distributed.utils import get_mp_context
 
 from orca.cluster.nodes.parts import TRIM
 
-IMPORTED = ("distributed", "orca.cluster.remote", "orca.cluster.nodes.node")
-"""None of these starts a thread, which a fork would lose."""
+READY = "orca.cluster.nodes.forkserver"
 
 
 def dask_setup(nanny: Any) -> None:
@@ -20,4 +19,4 @@ def dask_setup(nanny: Any) -> None:
     for environment in (nanny.pre_spawn_env, nanny.env):
         environment.pop(TRIM, None)  # as in DASK_SETTINGS; it cannot be said by an environment variable
     context: Any = get_mp_context()  # with Dask's own list, which ours takes the place of
-    context.set_forkserver_preload(list(IMPORTED))
+    context.set_forkserver_preload([READY])

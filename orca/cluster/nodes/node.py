@@ -6,6 +6,7 @@ scheduler. Dask's own ways (`lifetime`, `close_gracefully`) drop what still runs
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -19,8 +20,9 @@ from tornado.ioloop import PeriodicCallback
 
 from orca import __version__, config
 from orca.cluster.nodes.load import LoadWatch
-from orca.cluster.nodes.parts import NODE_VARIABLE
+from orca.cluster.nodes.parts import LEAVING_TOPIC, NODE_VARIABLE
 from orca.cluster.pools import Recycle, load_pools
+from orca.cluster.remote import tell_all
 from orca.cluster.worker import NODE_PLUGIN as NAME
 
 STEP_S = 0.2
@@ -32,7 +34,9 @@ By chance, so that of two that wait for each other one works on, and takes those
 WORK_ON_S = 0.7
 """How long it works on then, before it waits again."""
 ASK_S = 0.3
-"""How often it asks meanwhile."""
+"""How often it asks the others meanwhile."""
+LOOK_S = 0.02
+"""How often it looks meanwhile whether its results are still wanted."""
 
 Order = Literal["work", "drain", "restart", "stop"]
 _log = logging.getLogger("distributed.worker.orca")  # where Dask shows what its workers say
@@ -63,7 +67,7 @@ class NodePlugin(WorkerPlugin):
         self._begun = 0
         self._memory_gb = 0.0
         self._stepping = self._ending = False
-        self._asked = -math.inf
+        self._asked: float | None = None
         self._works_until = -math.inf
         self._patient_until: float | None = None
         self._steps: dict[Any, tuple[str, str]] = {}
@@ -163,16 +167,21 @@ class NodePlugin(WorkerPlugin):
 
     async def _end(self, *, replace: bool) -> None:
         """End this process when its results are elsewhere; the nanny starts another, or ends as well."""
-        worker = self._worker
-        if time.monotonic() - self._asked < ASK_S:
-            return
-        self._asked = time.monotonic()
+        worker, now = self._worker, time.monotonic()
+        if worker.data and not self._now:  # most often the client is just about to take them
+            self._asked = self._asked or now
+            if now - self._asked < ASK_S:
+                worker.loop.call_later(LOOK_S, self._step)
+                return
+        self._asked = now
         moved = await worker.scheduler.retire_workers(
             workers=[worker.address], close_workers=False, remove=False, stimulus_id=f"{NAME}-{time.time()}"
         )
         if worker.address in moved or self._now:
             _log.info("%s ends: %s", worker.name, self.reason)
             self._ending = True
+            if not self._now and await asyncio.to_thread(tell_all):
+                worker.log_event(LEAVING_TOPIC, worker.address)
             if worker.nanny is None:
                 await worker.close(executor_wait=not self._now, reason=self.reason)
                 return

@@ -45,6 +45,8 @@ PRELOAD_SCHEDULER = "orca.cluster.slots"
 PRELOAD_NANNY = "orca.cluster.nodes.nanny"
 NODE_VARIABLE = "ORCA_NODE"
 """Name of the node that a worker process belongs to; not set where a flow has a cluster of its own."""
+LEAVING_TOPIC = "orca-leaving"
+"""Where a worker process says that it ends, and that Prefect's server knows all that its tasks did."""
 MEMORY = "memory_gb"
 """Dask resource of a worker process: its memory limit in 1e9 bytes, for tasks that ask for much."""
 SCHEDULER_PORT = 8786
