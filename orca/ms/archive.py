@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from orca.disk import storage_errors
 from orca.errors import (
     InputError,
     InvalidDataError,
@@ -82,6 +83,27 @@ def unpack(path: Path, folder: Path, *, settle_s: float = 5.0) -> Path:
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
+    return target
+
+
+def pack(ms: Path) -> Path:
+    """Pack a Measurement Set into an uncompressed tar beside it, as the recorder does, and remove the folder.
+
+    Returns
+    -------
+    Path
+        The tar, `<name>.ms.tar`.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, or the folder cannot be written.
+    """
+    target = ms.with_name(f"{ms.name}.tar")
+    with storage_errors(target):
+        with tarfile.open(target, "x:") as archive:
+            archive.add(ms, ms.name)
+        shutil.rmtree(ms)
     return target
 
 

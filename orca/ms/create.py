@@ -25,6 +25,8 @@ BULKY_COLUMNS = frozenset(
 )
 """Columns that are not copied. FLAG_CATEGORY is made, and stays empty: WSClean refuses an MS without it."""
 PER_CORRELATION = ("WEIGHT", "SIGMA")
+_EMPTY = {"FLAG": (False, "bool"), "WEIGHT_SPECTRUM": (0.0, "float"), "SIGMA_SPECTRUM": (0.0, "float")}
+"""Value and type of data columns that are not complex."""
 _BUCKET_BYTES = 1 << 17
 _FIXED_DIRECT = 5
 """casacore's ColumnDesc options: fixed shape, stored in the row itself."""
@@ -59,7 +61,7 @@ def create_like(
     tile_rows : int
         Rows in a tile of the data columns.
     columns : names
-        Data columns to make, of complex64, or bool for FLAG.
+        Data columns to make, of complex64; FLAG of bool, WEIGHT_SPECTRUM and SIGMA_SPECTRUM of float32.
 
     Returns
     -------
@@ -177,7 +179,7 @@ def _describe(
         description |= ct.maketabdesc([bare])
         others.append("FLAG_CATEGORY")
     for name in columns:
-        empty = (False, "bool") if name == "FLAG" else (0j, "complex")
+        empty = _EMPTY.get(name, (0j, "complex"))
         made = ct.makearrcoldesc(name, empty[0], valuetype=empty[1], shape=list(cell), options=_FIXED)
         made["desc"]["keywords"] = old.getcolkeywords(name) if name in old.colnames() else {}
         description |= ct.maketabdesc([made])

@@ -100,7 +100,7 @@ def stage(
     with ExitStack() as watched:  # each source until all work is done: one that changes meanwhile is refused
         for source in sources:
             watched.enter_context(settled(Path(source), accept.settle_s))
-        opened = [_open(Path(source), destination.parent, accept) for source in sources]
+        opened = [open_source(Path(source), destination.parent, accept) for source in sources]
         infos = sorted(opened, key=lambda info: info.start_s)
         _check_same_array(infos)
         middle = infos[len(infos) // 2]
@@ -127,7 +127,7 @@ def stage(
     )
 
 
-def _open(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
+def open_source(source: Path, folder: Path, accept: Acceptance) -> MsInfo:
     """Check a source, which is watched already; a tar is unpacked first."""
     if source.name.endswith(".tar"):
         source = unpack(source, folder / f"{source.name}.unpacked", settle_s=0)

@@ -1,0 +1,405 @@
+"""A block of raw integrations into averaged, flagged ones, in one pass over their rows.
+
+The same rows of all integrations are read together, so that RFI is looked for in images of time x frequency; memory
+does not grow with the number of rows. A full disk makes casacore abort the process: call these functions in a child
+(`orca.isolation`).
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from casacore import tables as ct
+
+from orca.averaging import average_block
+from orca.calibration.apply import Corrections, correct_block, jones
+from orca.errors import DataError, DeadDataError, InputError, InvalidDataError
+from orca.flagging import Flagger, default_strategy
+from orca.ms.acceptance import Acceptance
+from orca.ms.archive import pack, unpack
+from orca.ms.blocks import blocks, open_table, read_column, unreadable
+from orca.ms.create import create_like
+from orca.ms.growth import settled
+from orca.ms.info import MsInfo
+from orca.ms.members import Member, Rejected, accepted
+from orca.ms.stage import screen_block
+from orca.reduction_options import ReductionOptions
+
+ROWS = 512
+"""Rows of a block of rows: 24 integrations of 192 channels are 75 MB."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """One integration that was reduced.
+
+    Attributes
+    ----------
+    source : Path
+    averaged, flagmeta : Path
+        As written: the Measurement Set or a tar of it, and its flags at full resolution.
+    level : float
+        Median amplitude of XX and YY of cross correlations, as recorded.
+    zero_share, flagged_share : float
+        Of the samples at full resolution.
+    checksums : dict of int by name
+        CRC-32 of DATA, FLAG and the flags at full resolution, as they were when they were written.
+    """
+
+    source: Path
+    averaged: Path
+    flagmeta: Path
+    level: float
+    zero_share: float
+    flagged_share: float
+    checksums: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ReducedBlock:
+    """What `reduce_block` wrote, with its cost.
+
+    Attributes
+    ----------
+    members : tuple of Reduced
+    rejected : tuple of Rejected
+    rfi_share : float
+        Samples that AOFlagger flagged and nobody before it.
+    n_rows, n_channels : int
+        Of each averaged Measurement Set.
+    seconds, cpu_seconds, flagging_cpu_seconds : float
+    peak_memory_bytes : int
+    """
+
+    members: tuple[Reduced, ...]
+    rejected: tuple[Rejected, ...]
+    rfi_share: float
+    n_rows: int
+    n_channels: int
+    seconds: float
+    cpu_seconds: float
+    flagging_cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class _BrokenError(Exception):
+    """A member that turned out to be unusable while it was read."""
+
+    def __init__(self, member: Member, reason: str) -> None:
+        super().__init__(member, reason)
+        self.member, self.reason = member, reason
+
+
+def reduce_block(
+    sources: Sequence[Path],
+    folder: Path,
+    options: ReductionOptions | None = None,
+    *,
+    tables: Sequence[Path] = (),
+    bad_antennas: Sequence[int | str] = (),
+    acceptance: Acceptance | None = None,
+) -> ReducedBlock:
+    """Flag the integrations of a block together, and write each averaged, with its flags at full resolution.
+
+    An integration that cannot be used, or does not fit to the others, is left out and named; the others go on.
+
+    Parameters
+    ----------
+    sources : paths
+        Raw Measurement Sets of one subband or tars of them, one integration each.
+    folder : Path
+        Where to write; also takes what has to be unpacked.
+    options : ReductionOptions
+    tables : paths
+        CASA calibration tables to apply before anything is flagged.
+    bad_antennas : numbers or names
+        Antennas of which everything is flagged; those that the array does not have are ignored.
+    acceptance : Acceptance, optional
+        What an integration must have.
+
+    Raises
+    ------
+    DeadDataError
+        None of the integrations can be used.
+    DataError
+        The strategy or a table cannot be used.
+    InputError
+        An antenna or a channel of the options that is not there, or channels that cannot be averaged so.
+    """
+    options, accept = options or ReductionOptions(), acceptance or Acceptance()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    members, rejected = accepted(sources, folder, accept, options.max_level)
+    written: _Written | None = None
+    while members and written is None:
+        try:
+            written = _Pass(members, options, tables, bad_antennas).run(accept.settle_s)
+        except _BrokenError as broken:
+            members = [member for member in members if member is not broken.member]
+            rejected.append(Rejected(broken.member.source, broken.reason))
+            members = [Member(m.source, m.info, m.level, m.folder) for m in members]
+    if written is None:
+        first = rejected[0] if rejected else None
+        why = f": {first.source.name} {first.reason}" if first else ""
+        raise DeadDataError(f"none of {len(sources)} integrations can be used{why}", folder, "Leave this block out.")
+    return ReducedBlock(
+        members=tuple(_packed(member, options.tar, written.samples) for member in members),
+        rejected=tuple(sorted(rejected, key=lambda each: each.source.name)),
+        rfi_share=written.found / (written.samples * len(members)),
+        n_rows=members[0].info.n_rows,
+        n_channels=members[0].info.n_channels // options.average,
+        seconds=time.perf_counter() - begin,
+        cpu_seconds=time.process_time() - begin_cpu,
+        flagging_cpu_seconds=written.flagging_cpu_s,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def check_reduced(reduced: Reduced, averaged: Path, flagmeta: Path, scratch: Path) -> None:
+    """Read a product back, and compare it with what was written.
+
+    Parameters
+    ----------
+    reduced : Reduced
+    averaged, flagmeta : Path
+        Where they were published.
+    scratch : Path
+        Takes what has to be unpacked.
+
+    Raises
+    ------
+    DataError
+        They differ, or cannot be read.
+    """
+    found = {"flagmeta": zlib.crc32(flagmeta.read_bytes()) if flagmeta.is_file() else -1, "DATA": 0, "FLAG": 0}
+    ms = averaged
+    if averaged.suffix == ".tar":
+        ms = unpack(averaged, scratch / f"{averaged.name}.read-back", settle_s=0)
+    with open_table(ms) as table:
+        for _, _, data, flag in blocks(table, ("DATA", "FLAG"), rows=ROWS):
+            found["DATA"] = zlib.crc32(data, found["DATA"])
+            found["FLAG"] = zlib.crc32(flag, found["FLAG"])
+    wrong = [name for name, value in reduced.checksums.items() if found[name] != value]
+    if wrong:
+        what = " and ".join(wrong)
+        raise InvalidDataError(f"{what} differ from what was written", averaged, "Reduce it again.")
+
+
+# ---- The pass ----
+
+
+@dataclass(frozen=True)
+class _Written:
+    samples: int
+    """Of each integration."""
+    found: int
+    flagging_cpu_s: float
+
+
+class _Pass:
+    """One pass over the rows of all members."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        options: ReductionOptions,
+        tables: Sequence[Path],
+        bad_antennas: Sequence[int | str],
+    ) -> None:
+        self.members, self.options = members, options
+        info = self.info = members[len(members) // 2].info
+        if info.n_channels % options.average:
+            raise InputError(
+                f"{info.n_channels} channels cannot be averaged by {options.average}", info.path, "Give a divisor."
+            )
+        self.channels = options.channels()
+        if self.channels and self.channels[-1] >= info.n_channels:
+            raise InputError(f"has {info.n_channels} channels, none with the number {self.channels[-1]}", info.path)
+        dead = {*info.antenna_numbers(options.flag_antennas), *_known_antennas(info, bad_antennas)}
+        self.is_dead = np.isin(np.arange(info.n_antennas), list(dead))
+        self.corrections: Corrections | None = None
+        if tables:
+            solved = jones(tables, info.antenna_names, info.freq_hz, info.channel_width_hz, float(info.time_s[0]))
+            self.corrections = solved.corrections(info.receptors)
+        strategy = options.strategy or default_strategy()
+        self.flagger = Flagger(strategy, len(members), info.n_channels, info.n_correlations)
+        self.found, self.flagging_cpu_s = 0, 0.0
+
+    def run(self, settle_s: float) -> _Written:
+        """Read, flag, average, write.
+
+        Raises
+        ------
+        _BrokenError
+            A member cannot be read to its end, has other baselines, or grows. What was written is removed.
+        """
+        samples = self.info.n_rows * self.info.n_channels * self.info.n_correlations
+        try:
+            with ExitStack() as stack:
+                watches = [stack.enter_context(_Watch(member, settle_s)) for member in self.members]
+                inputs = [stack.enter_context(open_table(member.info.path)) for member in self.members]
+                antennas = self._baselines(inputs)
+                sinks = [stack.enter_context(_Sink(member, self.options.average)) for member in self.members]
+                for rows, data, flag in self._read(inputs):
+                    self._treat(data, flag, antennas[0][rows], antennas[1][rows])
+                    for t, sink in enumerate(sinks):
+                        sink.write(rows.start, data[t], flag[t])
+                for watch in watches:
+                    watch.check()
+        except BaseException:
+            for member in self.members:
+                _remove(member)
+            raise
+        return _Written(samples, self.found, self.flagging_cpu_s)
+
+    def _baselines(self, inputs: Sequence[ct.table]) -> tuple[np.ndarray, np.ndarray]:
+        """ANTENNA1 and ANTENNA2, which must be the same in all members."""
+        first: tuple[np.ndarray, np.ndarray] | None = None
+        for member, table in zip(self.members, inputs, strict=True):
+            pair = (read_column(table, "ANTENNA1"), read_column(table, "ANTENNA2"))
+            first = first or pair
+            if not all(np.array_equal(mine, theirs) for mine, theirs in zip(first, pair, strict=True)):
+                raise _BrokenError(member, f"has its baselines in another order than {self.members[0].source.name}")
+        if first is None:
+            raise InputError("no integration to reduce")
+        return first
+
+    def _read(self, inputs: Sequence[ct.table]) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """The same rows of all members: DATA and FLAG, (n_members, n_rows, n_channels, n_correlations)."""
+        info = self.info
+        shape = (len(inputs), min(ROWS, info.n_rows), info.n_channels, info.n_correlations)
+        data, flag = np.empty(shape, np.complex64), np.empty(shape, bool)
+        for start in range(0, info.n_rows, ROWS):
+            n = min(ROWS, info.n_rows - start)
+            if n < data.shape[1]:
+                data, flag = (
+                    np.empty((shape[0], n, *shape[2:]), np.complex64),
+                    np.empty((shape[0], n, *shape[2:]), bool),
+                )
+            for t, (member, table) in enumerate(zip(self.members, inputs, strict=True)):
+                try:
+                    table.getcolnp("DATA", data[t], start, n)
+                    table.getcolnp("FLAG", flag[t], start, n)
+                except RuntimeError as error:
+                    raise _BrokenError(member, unreadable(member.info.path, error).problem) from error
+            yield slice(start, start + n), data, flag
+
+    def _treat(self, data: np.ndarray, flag: np.ndarray, antenna1: np.ndarray, antenna2: np.ndarray) -> None:
+        """Screen, calibrate and flag the same rows of all members, in place."""
+        n = data.shape[1]
+        for t, member in enumerate(self.members):
+            samples = (data[t].reshape(n, -1), flag[t].reshape(n, -1))
+            member.zeros += int(screen_block(*samples)[1])
+            if self.corrections is not None:
+                correct_block(*samples, antenna1, antenna2, *self.corrections)
+        flag[:, self.is_dead[antenna1] | self.is_dead[antenna2]] = True
+        flag[:, :, self.channels] = True
+        looked_at = ~flag.reshape(len(flag), n, -1).all(axis=(0, 2))
+        if not self.options.flag_autocorrelations:
+            looked_at &= antenna1 != antenna2
+        begin = time.process_time()
+        self.found += self.flagger.flag(data, flag, [int(row) for row in np.flatnonzero(looked_at)])
+        self.flagging_cpu_s += time.process_time() - begin
+
+
+def _known_antennas(info: MsInfo, bad: Sequence[int | str]) -> list[int]:
+    """Numbers of those of the known bad antennas that this array has."""
+    numbers: list[int] = []
+    for antenna in bad:
+        try:
+            numbers += info.antenna_numbers([antenna])
+        except InputError:
+            continue
+    return numbers
+
+
+class _Watch:
+    """Tells whether a member changes while it is read."""
+
+    def __init__(self, member: Member, settle_s: float) -> None:
+        self._member, self._settled = member, settled(member.source, settle_s)
+
+    def __enter__(self) -> _Watch:
+        self._settled.__enter__()
+        return self
+
+    def check(self) -> None:
+        """To be called when all was read. Raises _BrokenError if it changed."""
+        try:
+            self._settled.__exit__(None, None, None)
+        except DataError as error:
+            raise _BrokenError(self._member, error.problem) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._settled = settled(self._member.source, 0)  # the old one ends unfinished, if it was not checked
+
+
+class _Sink:
+    """Where a member's averaged rows and its flags go."""
+
+    def __init__(self, member: Member, factor: int) -> None:
+        self._member, self._factor = member, factor
+        self._stack = ExitStack()
+        self._table: ct.table
+        self._flags: BinaryIO
+        self._weight: np.ndarray
+
+    def __enter__(self) -> _Sink:
+        info = self._member.info
+        new = create_like(info.path, self._member.averaged, n_channels=info.n_channels // self._factor)
+        self._table = self._stack.enter_context(new)
+        self._flags = self._stack.enter_context(self._member.flagmeta.open("wb"))
+        self._weight = self._table.getcol("WEIGHT")
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if exc[0] is None:
+            self._table.putcol("WEIGHT", self._weight)
+            with np.errstate(divide="ignore"):
+                sigma = np.where(self._weight > 0, 1 / np.sqrt(self._weight), 0)
+            self._table.putcol("SIGMA", sigma.astype(np.float32))
+        self._stack.close()
+
+    def write(self, start: int, data: np.ndarray, flag: np.ndarray) -> None:
+        """Average and write some rows; (n_rows, n_channels, n_correlations)."""
+        mean, empty, weight = average_block(data, flag, self._factor)
+        packed = np.packbits(flag)
+        self._weight[start : start + len(data)] *= weight
+        self._table.putcol("DATA", mean, start, len(mean))
+        self._table.putcol("FLAG", empty, start, len(mean))
+        self._flags.write(packed.tobytes())
+        self._member.flagged += int(np.count_nonzero(flag))
+        for name, array in (("DATA", mean), ("FLAG", empty), ("flagmeta", packed)):
+            self._member.count(name, array)
+
+
+def _packed(member: Member, tar: bool, samples: int) -> Reduced:
+    averaged = member.averaged
+    if tar:
+        averaged = pack(member.averaged)
+    return Reduced(
+        source=member.source,
+        averaged=averaged,
+        flagmeta=member.flagmeta,
+        level=member.level,
+        zero_share=member.zeros / samples,
+        flagged_share=member.flagged / samples,
+        checksums=member.checksums,
+    )
+
+
+def _remove(member: Member) -> None:
+    from orca.disk import remove
+
+    for path in (member.averaged, member.flagmeta):
+        remove(path)
+
+
+__all__ = ["Reduced", "ReducedBlock", "Rejected", "check_reduced", "reduce_block"]
