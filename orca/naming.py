@@ -4,6 +4,7 @@
 
     <raw root>/<SB>/<YYYY-MM-DD>/<HH>/<YYYYMMDD_HHMMSS>_<SB>.ms[.tar]
     <averaged root>/<SB>/<date>/<HH>/<stamp>_<SB>_averaged.ms[.tar]      <stamp>_<SB>_flagmeta.bin
+    <averaged root>/<SB>/<date>/<HH>/<YYYYMMDD>_<HH>_<SB>_block<NN>      manifest of what was reduced together
     <cosmology root>/<SB>/<date>/<HH>/<stamp>_<SB>.ms                    ... _2pol.ms once split
     <images root>/<SB>/<date>/<HH>/<stamp>_<SB>{-dirty.fits, .png, .log}
     <calibration root>/delay/<date>/<YYYYMMDD>_delay.delay               ..._delay_QA.{pdf,png,json}
@@ -46,6 +47,8 @@ class Kind(StrEnum):
     COSMOLOGY = "cosmology"
     """XX and YY alone."""
     FLAGMETA = "flagmeta"
+    BLOCK = "block"
+    """What the manifest of a block of averaged files is called after; there is no file of that name."""
     IMAGE = "image"
     """An image, its picture or its log."""
     DELAY = "delay"
@@ -88,6 +91,8 @@ class ParsedName:
     """UTC; of a bandpass by its folder, if that is there."""
     hour: int | None = None
     """UTC."""
+    block: int | None = None
+    """Number of a block in its hour."""
     spectrum: str | None = None
     """Of a dynamic spectrum, by its folder."""
     polarization: str | None = None
@@ -115,6 +120,7 @@ _PATTERNS = tuple(
         (Kind.AVERAGED, _INTEGRATION + r"_averaged\.ms(?P<tar>\.tar)?"),
         (Kind.COSMOLOGY, _INTEGRATION + r"_2pol\.ms(?P<tar>\.tar)?"),
         (Kind.FLAGMETA, _INTEGRATION + r"_flagmeta\.bin"),
+        (Kind.BLOCK, r"(?P<day>\d{8})_(?P<hour>\d\d)_(?P<subband>[^_.-]+)_block(?P<block>\d\d\d?)"),
         (Kind.IMAGE, _INTEGRATION + r"(?P<suffix>(?:(?:-\w+)*\.(?:fits|png|log))?)"),
         (Kind.DELAY, r"(?P<day>\d{8})_delay\.delay" + _FAILED),
         (Kind.DELAY_QA, r"(?P<day>\d{8})_delay" + _QA + _FAILED),
@@ -179,6 +185,12 @@ def raw_path(root: AnyPath, observation: Observation, tar: bool = False) -> Path
 def averaged_path(root: AnyPath, observation: Observation, tar: bool = False) -> Path:
     """Flagged and averaged Measurement Set."""
     return _beside(root, observation, "_averaged.ms.tar" if tar else "_averaged.ms")
+
+
+def block_prefix(root: AnyPath, band: str, day: date, hour: int, number: int) -> Path:
+    """What the manifest of a block is called after; blocks of an hour (UTC) are numbered from 0."""
+    name = subband(band).name
+    return _hour_folder(root, name, day, hour) / f"{_utc_date(day):%Y%m%d}_{hour:02d}_{name}_block{number:02d}"
 
 
 def flagmeta_path(root: AnyPath, observation: Observation) -> Path:
@@ -286,7 +298,9 @@ def _parsed(kind: Kind, found: dict[str, str | None], where: Path) -> ParsedName
             raise InputError(f"there is no hour {text}", where, "Hours are 00 to 23")
         folder = where.parent.parent.name
         day = _time(folder, "%Y-%m-%d", where).date() if re.fullmatch(r"\d{4}-\d\d-\d\d", folder) else None
-        result = replace(result, hour=int(text), day=day)
+        result = replace(result, hour=int(text), day=day or result.day)
+    if text := found.get("block"):
+        result = replace(result, block=int(text))
     return result
 
 

@@ -30,6 +30,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 class _Orca(LazyGroup):
     nouns: ClassVar[Mapping[str, tuple[str, str]]] = {
         "run": ("orca.cli.run", "Run a stage of the pipeline on Measurement Sets."),
+        "flagging": ("orca.cli.flagging", "Measure what a strategy finds of RFI."),
         "simulate": ("orca.cli.simulate", "Write Measurement Sets as the recorder does, with a known sky."),
         "config": ("orca.cli.config", "Make, show and check the configuration."),
         "pools": ("orca.cli.pools", "Show the work pools, and bring Prefect in line with work_pools.yaml."),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from orca.cli.calibration import bandpass, calibrate, delay
+from orca.cli.cosmology import cosmology
 from orca.cli.imaging import imaging
+from orca.cli.reduction import reduction
 
 app = typer.Typer(no_args_is_help=True, help="Run a stage of the pipeline.")
-for command in (imaging, delay, bandpass, calibrate):
+for command in (reduction, delay, bandpass, calibrate, imaging, cosmology):
     app.command()(command)
 
 

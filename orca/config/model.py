@@ -295,6 +295,8 @@ class Limits(Section):
     """Lowest share of packets that arrived."""
     max_zero_share: Share
     """Highest share of zeros."""
+    raw_lifetime_h: Annotated[float, Field(gt=0)]
+    """Age at which the recorder deletes raw data, hours."""
 
 
 class Settings(Section):

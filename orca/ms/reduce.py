@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +162,13 @@ def reduce_block(
     )
 
 
-def check_reduced(reduced: Reduced, averaged: Path, flagmeta: Path, scratch: Path) -> None:
+def check_reduced(checksums: Mapping[str, int], averaged: Path, flagmeta: Path, scratch: Path) -> None:
     """Read a product back, and compare it with what was written.
 
     Parameters
     ----------
-    reduced : Reduced
+    checksums : dict of int by name
+        `Reduced.checksums`.
     averaged, flagmeta : Path
         Where they were published.
     scratch : Path
@@ -186,7 +187,7 @@ def check_reduced(reduced: Reduced, averaged: Path, flagmeta: Path, scratch: Pat
         for _, _, data, flag in blocks(table, ("DATA", "FLAG"), rows=ROWS):
             found["DATA"] = zlib.crc32(data, found["DATA"])
             found["FLAG"] = zlib.crc32(flag, found["FLAG"])
-    wrong = [name for name, value in reduced.checksums.items() if found[name] != value]
+    wrong = [name for name, value in checksums.items() if found[name] != value]
     if wrong:
         what = " and ".join(wrong)
         raise InvalidDataError(f"{what} differ from what was written", averaged, "Reduce it again.")

@@ -1,0 +1,193 @@
+"""Which integrations are reduced together, in which order, and which originals are kept; by names on disk alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+from orca import naming, telescope
+from orca.errors import InputError, MissingDataError
+from orca.recordings import Recording, hours_recorded, recordings, subbands_recorded
+from orca.reduction_options import OriginalOptions
+
+
+@dataclass(frozen=True)
+class Block:
+    """Integrations of one subband and hour that are flagged together.
+
+    Attributes
+    ----------
+    name : str
+    subband : str
+    start : datetime
+        Of the first integration.
+    sources : tuple of Path
+        In the order of time.
+    prefix : Path
+        What its manifest is called after; the averaged files lie beside it.
+    """
+
+    name: str
+    subband: str
+    start: datetime
+    sources: tuple[Path, ...]
+    prefix: Path
+
+    def left_h(self, lifetime_h: float, now: datetime) -> float:
+        """Hours until the recorder deletes its first integration; negative when that is past."""
+        return lifetime_h - (now - self.start).total_seconds() / 3600
+
+
+def plan_hours(
+    raw: Path,
+    averaged: Path,
+    size: int,
+    first: datetime,
+    last: datetime,
+    subbands: Sequence[str] | None = None,
+    hours: Sequence[int] | None = None,
+) -> list[Block]:
+    """The blocks of what was recorded in whole hours, the oldest first.
+
+    Parameters
+    ----------
+    raw, averaged : Path
+        Roots.
+    size : int
+        Integrations of a block.
+    first, last : datetime
+        Start of the first hour, and of the last.
+    subbands : names, optional
+        All that were recorded when not given.
+    hours : list of int, optional
+        Of the day (UTC); all when not given.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such folder of raw data, or nothing was recorded.
+    InputError
+        A subband or an hour that does not exist.
+    """
+    if hours and not all(0 <= hour < 24 for hour in hours):
+        raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
+    if not raw.is_dir():
+        raise MissingDataError("there is no such folder of raw data", raw, "Set paths.raw, or give --raw")
+    days = [first.replace(hour=0) + timedelta(days=n) for n in range((last.date() - first.date()).days + 1)]
+    blocks: list[Block] = []
+    for day in days:
+        for band in _bands(raw, day, subbands):
+            for hour in hours_recorded(raw, band, day):
+                start = day.replace(hour=hour)
+                if first <= start <= last and (not hours or hour in hours):
+                    found = recordings(raw, band, start, start + timedelta(seconds=3599))
+                    blocks += _blocks(band, start, found, averaged, size)
+    if not blocks:
+        span = f"{first:%Y-%m-%d}" if len(days) == 1 else f"from {first:%Y-%m-%d %Hh} to {last:%Y-%m-%d %Hh}"
+        raise MissingDataError(f"nothing was recorded {span}", raw, "Take other hours, or set paths.raw or --raw")
+    return sorted(blocks, key=lambda block: (block.start, block.name))
+
+
+def plan_day(
+    raw: Path,
+    averaged: Path,
+    size: int,
+    day: date,
+    subbands: Sequence[str] | None = None,
+    hours: Sequence[int] | None = None,
+) -> list[Block]:
+    """The blocks of a day (UTC); as `plan_hours`."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return plan_hours(raw, averaged, size, midnight, midnight.replace(hour=23), subbands, hours)
+
+
+def plan_given(paths: Sequence[Path], averaged: Path, size: int) -> list[Block]:
+    """The blocks of some Measurement Sets, in which they lie as if all of their hour were given.
+
+    Of a Measurement Set and its tar the former is taken.
+
+    Raises
+    ------
+    InputError
+        A name that does not tell subband and time.
+    """
+    found: dict[tuple[str, datetime], Recording] = {}
+    for path in sorted({Path(path).absolute() for path in paths}, key=lambda path: (path.suffix == ".tar", path)):
+        parsed = naming.parse(path)
+        if parsed.kind is not naming.Kind.RAW:
+            raise InputError(f"is {parsed.kind}, not a raw Measurement Set", path, "Give what the recorder wrote")
+        seen = parsed.observation
+        other = found.setdefault((seen.subband, seen.start), Recording(seen.start, path)).path
+        if other != path and path.with_suffix("") != other:
+            raise InputError(f"is of the same integration as {other}", path, "Give each integration once")
+    blocks = []
+    ordered = sorted((band, _hour(start), recording) for (band, start), recording in found.items())
+    for (band, hour), group in groupby(ordered, key=lambda each: each[:2]):
+        blocks += _blocks(band, hour, [recording for *_, recording in group], averaged, size)
+    return sorted(blocks, key=lambda block: (block.start, block.name))
+
+
+def finished_hours(count: int, now: datetime) -> tuple[datetime, datetime]:
+    """The first and the last of so many hours that are over."""
+    this = _hour(now)
+    return this - timedelta(hours=count), this - timedelta(hours=1)
+
+
+def why_kept(start: datetime, options: OriginalOptions) -> str:
+    """Why the original of an integration is kept; empty if it need not be.
+
+    Parameters
+    ----------
+    start : datetime
+        Of the integration.
+    options : OriginalOptions
+        Raises InputError for a source that is not known.
+    """
+    if options.originals == "keep":
+        return "all are"
+    from orca.sky import BRIGHT_SOURCES, plain_name
+
+    lst_h = float(telescope.sidereal_time_h(start + timedelta(seconds=telescope.INTEGRATION_S / 2)))
+    known = {plain_name(source.name): source for source in BRIGHT_SOURCES}
+    for name in options.keep_near:
+        source = known.get(plain_name(name))
+        if source is None:
+            there = ", ".join(each.name for each in known.values())
+            raise InputError(f"there is no source {name!r} to keep originals near", remedy=f"Known are {there}")
+        away_h = (lst_h - source.ra_rad * 12 / 3.141592653589793 + 12) % 24 - 12
+        if abs(away_h) * 60 <= options.keep_minutes:
+            return f"{abs(away_h) * 60:.1f} min from the transit of {source.name}"
+    if (span := options.lst_range_h) and (lst_h - span[0]) % 24 <= (span[1] - span[0]) % 24:
+        return f"sidereal time {lst_h:.2f} h"
+    return ""
+
+
+def _bands(raw: Path, day: datetime, subbands: Sequence[str] | None) -> list[str]:
+    return list(dict.fromkeys(telescope.subband(name).name for name in subbands or subbands_recorded(raw, day)))
+
+
+def _hour(time: datetime) -> datetime:
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def _blocks(band: str, hour: datetime, found: Iterable[Recording], averaged: Path, size: int) -> list[Block]:
+    """What was recorded in an hour, cut by time: so a block stays the same, whichever of its integrations are there."""
+    length_s = size * telescope.INTEGRATION_S
+
+    def number(recording: Recording) -> int:
+        return int((recording.start - hour).total_seconds() // length_s)
+
+    return [
+        Block(
+            name=f"{band} {hour:%Y-%m-%d %Hh} block {which:02d}",
+            subband=band,
+            start=members[0].start,
+            sources=tuple(recording.path.absolute() for recording in members),
+            prefix=naming.block_prefix(averaged, band, hour.date(), hour.hour, which),
+        )
+        for which, group in groupby(sorted(found), key=number)
+        for members in [list(group)]
+    ]
