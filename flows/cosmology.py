@@ -179,6 +179,8 @@ def split_unit(unit: Unit, options: SplitOptions, site: Site) -> Made:
         return made if options.original == "keep" else _without_original(made, unit, site)
     except (DataError, OSError, RuntimeError) as error:  # the last is casacore's
         if unit.source.exists() or isinstance(error, MismatchError):
+            if isinstance(error, DataError) and Path(error.path or "").is_relative_to(site.scratch):  # unpacked there
+                raise type(error)(error.problem, unit.source, error.remedy) from error
             raise
         return _made_before(unit, how, site, "vanished while it was split")
 

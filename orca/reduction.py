@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -150,19 +151,27 @@ def why_kept(start: datetime, options: OriginalOptions) -> str:
         return "all are"
     from orca.sky import BRIGHT_SOURCES, plain_name
 
-    lst_h = float(telescope.sidereal_time_h(start + timedelta(seconds=telescope.INTEGRATION_S / 2)))
+    middle = start + timedelta(seconds=telescope.INTEGRATION_S / 2)
     known = {plain_name(source.name): source for source in BRIGHT_SOURCES}
     for name in options.keep_near:
         source = known.get(plain_name(name))
         if source is None:
             there = ", ".join(each.name for each in known.values())
             raise InputError(f"there is no source {name!r} to keep originals near", remedy=f"Known are {there}")
-        away_h = (lst_h - source.ra_rad * 12 / 3.141592653589793 + 12) % 24 - 12
-        if abs(away_h) * 60 <= options.keep_minutes:
-            return f"{abs(away_h) * 60:.1f} min from the transit of {source.name}"
+        near = _transits_about(source.ra_rad, source.dec_rad, _hour(start))
+        away_min = min(abs((middle - transit).total_seconds()) for transit in near) / 60
+        if away_min <= options.keep_minutes:
+            return f"{away_min:.1f} min from the transit of {source.name}"
+    lst_h = float(telescope.sidereal_time_h(middle))
     if (span := options.lst_range_h) and (lst_h - span[0]) % 24 <= (span[1] - span[0]) % 24:
         return f"sidereal time {lst_h:.2f} h"
     return ""
+
+
+@lru_cache(maxsize=64)
+def _transits_about(ra_rad: float, dec_rad: float, hour: datetime) -> list[datetime]:
+    """The transits before and after an hour."""
+    return telescope.transits(ra_rad, dec_rad, hour - timedelta(hours=24), hour + timedelta(hours=25))
 
 
 def _bands(raw: Path, day: datetime, subbands: Sequence[str] | None) -> list[str]:
@@ -178,7 +187,7 @@ def _blocks(band: str, hour: datetime, found: Iterable[Recording], averaged: Pat
     length_s = size * telescope.INTEGRATION_S
 
     def number(recording: Recording) -> int:
-        return int((recording.start - hour).total_seconds() // length_s)
+        return int(((recording.start - hour).total_seconds() + 0.5) // length_s)  # names have whole seconds
 
     return [
         Block(

@@ -130,6 +130,8 @@ def test_each_broken_input_gets_one_line_and_the_others_are_done(site: Site, cop
     shutil.copy(tmp_path / "whole.ms.tar", tmp_path / "broken.ms.tar")
     with (tmp_path / "broken.ms.tar").open("r+b") as file:
         file.truncate(100_000)
+    shutil.rmtree(Path(shutil.copytree(good, tmp_path / "made" / "lacking.ms")) / "FEED")
+    subprocess.run(["tar", "-cf", tmp_path / "lacking.ms.tar", "-C", tmp_path / "made", "lacking.ms"], check=True)
     split(good, tmp_path / "ready.ms")
     split(good, tmp_path / "by_2pol.ms")
     sources = [tmp_path / "missing.ms", *sorted(tmp_path.glob("*.ms*"))]
@@ -142,6 +144,7 @@ def test_each_broken_input_gets_one_line_and_the_others_are_done(site: Site, cop
         "truncated": "rows need",
         "nothing": "empty folder",
         "broken": "ends too early",
+        "lacking": f"{tmp_path}/lacking.ms.tar: lacks the subtable FEED",
         "ready": "split already",
         "by_2pol": "split already",
     }
