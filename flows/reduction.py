@@ -136,8 +136,9 @@ def reduction(
     settings = config.load()
     averaged = (out or settings.paths.averaged).absolute()
     blocks = _planned(measurement_sets, day, hours, last_hours, subbands, raw or settings.paths.raw, averaged, options)
-    for block in blocks[:1]:
-        why_kept(block.start, originals)  # a source that nobody knows is told before any work
+    why_kept(blocks[0].start, originals)  # a source that nobody knows is told before any work
+    if options.strategy is not None and not options.strategy.is_file():
+        raise MissingDataError("there is no such strategy", options.strategy, "Give a Lua script of AOFlagger")
     site = Site(
         scratch=settings.paths.scratch,
         trash=settings.paths.trash,
@@ -244,7 +245,7 @@ def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
         quality={k: v for k, v in manifest.quality.items() if not k.startswith((_CHECKSUMS, _SOURCE))},
         left_h=site.lifetime_h - (datetime.now(UTC) - unit.start) / timedelta(hours=1),
         trashed=trashed,
-        warnings=tuple(f"{name} was left out: it {why}" for name, why in rejected.items()),
+        warnings=tuple(f"{name} was left out: {why}" for name, why in rejected.items()),
     )
 
 

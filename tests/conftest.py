@@ -116,7 +116,7 @@ def dask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Commands of the site find a Dask cluster that stands, instead of each starting its own."""
     from standing_dask import standing_dask
 
-    with standing_dask(site, tmp_path_factory.mktemp("dask"), "imaging", "bandpass") as address:
+    with standing_dask(site, tmp_path_factory.mktemp("dask"), "default", "imaging", "bandpass", "cosmology") as address:
         site.settings["dask"] = {"address": address}
         yield
 

@@ -14,7 +14,7 @@ from orca.isolation import preload
 
 STEPS_TOPIC = "orca-steps"
 NODE_PLUGIN = "orca-node"
-ISOLATED_MODULES = ("orca.ms.stage", "orca.calibration.making", "orca.warm")
+ISOLATED_MODULES = ("orca.ms.stage", "orca.ms.reduce", "orca.ms.split", "orca.calibration.making", "orca.warm")
 """Imported once by the process from which isolated functions are forked."""
 
 

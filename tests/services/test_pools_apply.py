@@ -28,7 +28,16 @@ from orca.errors import ConfigError, InputError
 PREFECT = Path(sys.executable).with_name("prefect")
 ROOT = Path(__file__).parents[2]
 NIGHTLY = "nightly-calibration/nightly-calibration"
-ALL = ["bandpass/bandpass", "delay/delay", "imaging/imaging", NIGHTLY]
+ALL = [
+    "bandpass/bandpass",
+    "cosmology/cosmology",
+    "delay/delay",
+    "imaging/imaging",
+    "nightly-calibration/nightly-calibration",
+    "reduction/reduction",
+    "reduction/reduction-hour",
+    "reduction/reduction-night",
+]
 
 
 @dataclass
@@ -287,7 +296,7 @@ def test_a_wrong_file_of_deployments_is_told_with_its_line(tmp_path: Path) -> No
         (
             "ENQUEUE",
             "ENQUE",
-            "deployments.3.concurrency_limit.collision_strategy: unknown value; did you mean ENQUEUE?",
+            "deployments.1.concurrency_limit.collision_strategy: unknown value; did you mean ENQUEUE?",
         ),
         ("interval: 86164.0905", "cron: '0 3 * * *'\n        interval: 9", "expected one of interval and cron"),
         ("- name: delay", "- name: imaging", "there are two deployments imaging"),

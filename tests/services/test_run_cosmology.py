@@ -16,7 +16,6 @@ import pytest
 from casacore import tables as ct
 from file_times import age, contents
 from site_of_tests import Site, outcomes
-from standing_dask import standing_dask
 from waiting import wait_for
 
 import flows.cosmology as stage
@@ -37,14 +36,6 @@ TRASH = SplitOptions(original="trash")
 STEPS = [(Path, name) for name in ("rename", "replace", "unlink")] + [(stage, "run_isolated")]
 """Before any of these the process may be killed: they change what is on the disk."""
 CopyMs = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def dask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Dask cluster that stands, for the pool of this module."""
-    with standing_dask(site, tmp_path_factory.mktemp("dask"), "cosmology") as address:
-        site.settings["dask"] = {"address": address}
-        yield
 
 
 @pytest.fixture
