@@ -26,8 +26,8 @@ def average_block(data: np.ndarray, flag: np.ndarray, factor: int) -> tuple[np.n
     flag : like mean, bool
         Where all are flagged.
     weight : (n_rows, n_correlations) float32
-        Samples that are not flagged for each averaged channel, in the mean of the row: what the input's WEIGHT, which
-        is that of one sample, is to be multiplied with.
+        Samples that are not flagged in an averaged channel, in the mean of those channels that have any: what the
+        input's WEIGHT, which is that of one sample, is to be multiplied with. 0 where all are flagged.
     """
     n_rows, n_channels, n_correlations = data.shape
     n_out = n_channels // factor
@@ -36,7 +36,7 @@ def average_block(data: np.ndarray, flag: np.ndarray, factor: int) -> tuple[np.n
     weight = np.empty((n_rows, n_correlations), np.float32)
     for row in range(n_rows):
         for k in range(n_correlations):
-            used = 0
+            used = channels = 0
             for out in range(n_out):
                 good = every = np.complex64(0)
                 n = 0
@@ -47,7 +47,8 @@ def average_block(data: np.ndarray, flag: np.ndarray, factor: int) -> tuple[np.n
                         good += value
                         n += 1
                 used += n
+                channels += n > 0
                 mean[row, out, k] = good / np.float32(n) if n else every / np.float32(factor)
                 empty[row, out, k] = n == 0
-            weight[row, k] = used / n_out
+            weight[row, k] = used / channels if channels else 0
     return mean, empty, weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,12 @@ from casacore import tables as ct
 from orca.calibration.gains import solve_gains, sum_integrations
 from orca.calibration.options import SolveOptions
 from orca.calibration.tables import make_solutions, read_table, write_table
+from orca.ms.acceptance import Acceptance
 from orca.ms.inspect import inspect
+from orca.ms.reduce import reduce_block
 from orca.ms.stage import stage
 from orca.ms.truth import truth_paths
+from orca.reduction_options import ReductionOptions
 from orca.sky import sky_model
 from orca.skyoptions import SkyOptions
 from orca.telescope import lmn
@@ -115,3 +119,36 @@ def test_casa_applies_a_bandpass_and_delays_of_ours(
         good = ~theirs.getcol("FLAG") & ~ours.getcol("FLAG")
     assert good.mean() > 0.9
     assert np.abs(found - corrected)[good].max() < 2e-6 * np.abs(corrected[good]).max()
+
+
+def test_one_integration_is_reduced_as_by_aoflaggers_program_and_mstransform(
+    casa: Casa, copy_ms: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The strategy is one that finds much in a single integration, so that there is something to compare."""
+    import aoflagger
+
+    shipped = Path(aoflagger.AOFlagger().find_strategy_file(aoflagger.TelescopeId.Generic))
+    strategy = shipped.with_name("generic-minimal.lua")
+    ms = copy_ms(rfi=3, channels=64)
+    block = reduce_block([ms], tmp_path, ReductionOptions(strategy=strategy), acceptance=Acceptance(settle_s=0))
+    copy = Path(shutil.copytree(ms, tmp_path / "flagged.ms"))
+    subprocess.run(["aoflagger", "-strategy", str(strategy), str(copy)], check=True, capture_output=True, timeout=300)
+    casa.call(
+        "mstransform", vis=copy, outputvis=tmp_path / "casa.ms", chanaverage=True, chanbin=4, datacolumn="DATA",
+        keepflags=True,
+    )  # fmt: skip
+    with (
+        ct.table(str(tmp_path / "casa.ms"), ack=False) as theirs,
+        ct.table(str(block.members[0].averaged), ack=False) as ours,
+    ):
+        for name in ("FLAG", "ANTENNA1", "ANTENNA2", "TIME", "UVW"):
+            np.testing.assert_array_equal(ours.getcol(name), theirs.getcol(name))
+        data, flag = theirs.getcol("DATA"), theirs.getcol("FLAG")
+        assert 0 < flag.mean() < 0.5
+        assert np.abs(ours.getcol("DATA") - data)[~flag].max() < 1e-6 * np.abs(data).max()
+        # CASA makes weights of SIGMA, which is 9999 in raw data, ours of WEIGHT, which is 1
+        weight, expected = ours.getcol("WEIGHT"), theirs.getcol("WEIGHT") * 9999.0**2
+        used = ~flag.all(1)
+        np.testing.assert_allclose(weight[used], expected[used], rtol=1e-5)
+        # its SIGMA is a mean over the channels, ours belongs to WEIGHT
+        np.testing.assert_allclose(ours.getcol("SIGMA")[used], theirs.getcol("SIGMA")[used] / 9999.0, rtol=0.1)
