@@ -56,7 +56,7 @@ def main() -> None:
         preload(["orca.ms.reduce", "orca.ms.split"])
         ours = _block(sets, folder, options.repetitions)
         _flagging()
-        _two_processes(sets, folder)
+        _two_processes(sets, folder, options.repetitions)
         today = _today(sets[0], folder)
         print(f"\ntoday's chain takes {today / ours:.1f} times the CPU time")
         print(f"a day of the telescope: {_core_days(ours):.1f} core-days, today's chain {_core_days(today):.0f}")
@@ -115,12 +115,12 @@ def _flagging() -> None:
     print(f"flagging an image: {ours:.2f} ms, AOFlagger alone {theirs:.2f} ms: {ours / theirs:.2f} times")
 
 
-def _two_processes(sets: list[Path], folder: Path) -> None:
+def _two_processes(sets: list[Path], folder: Path, repetitions: int) -> None:
     """Two halves of the block one after the other, and side by side."""
     half = len(sets) // 2
     parts = [(sets[:half], folder / "first"), (sets[half : 2 * half], folder / "second")]
     alone, both = [], []
-    for _ in range(2):
+    for _ in range(repetitions):
         begin = time.perf_counter()
         for part in parts:
             _reduced(*part)

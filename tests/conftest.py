@@ -14,7 +14,11 @@ import pytest
 from file_times import age, contents
 from site_of_tests import Site
 
-QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # of a machine that is busy
+}
 PRIVATE = ("ORCA_CONF", "ORCA_OWNER", "ORCA_TRACEBACK", "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILES_PATH")
 
 

@@ -24,7 +24,7 @@ from orca.ms.reduce import reduce_block
 from orca.ms.simulate import SimulationOptions, simulate
 from orca.trash import list_trash
 
-KILLS = 5
+KILLS = 4
 STEPS = """
 import json, sys
 from datetime import datetime

@@ -138,10 +138,27 @@ def test_wrong_requests_are_told_before_any_work(site: Site, raw: Path, tmp_path
         (("--hour", "3"), "--hour needs a date"),
         (("--raw", raw, "--date", "2026-01-11"), "nothing was recorded 2026-01-11"),
         (("--raw", raw, "--date", "2026-01-10", "--originals", "trash", "--keep-near", "Sun"), "no source 'Sun'"),
-        ((tmp_path / "20260110_180000_73MHz_averaged.ms",), "is averaged, not a raw"),
         (("--raw", raw, "--date", "2026-01-10", "--strategy", tmp_path / "none.lua"), "no such strategy"),
     ):
         result = site.run("run", "reduction", *words)
         assert result.returncode != 0
         assert told in " ".join(result.stderr.split()), result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_an_averaged_measurement_set_gives_the_image_of_its_original(site: Site, tmp_path: Path) -> None:
+    options = SimulationOptions(antennas=48, channels=32, start=FIRST, gains=False)
+    [source] = simulate(tmp_path / "raw", options)
+    age(tmp_path / "raw")
+    [block] = reduce(site, tmp_path / "raw", tmp_path).values()
+    [averaged] = (tmp_path / "averaged").rglob("*_averaged.ms")
+    assert block["quality"]["channels"] == 8
+    words = ("--calibration", "none", "--size", "1536", "--scale", "0.08", "--extra", "-maxuv-l 250", "--json")
+    made = outcomes(site.run("run", "imaging", source, averaged, *words, "--out", tmp_path / "images"))
+    fluxes = []
+    for entry in made.values():
+        assert entry["status"] == "done", entry
+        fluxes.append({name: value for name, value in entry["quality"].items() if name.endswith("_jy") and "A" in name})
+    assert fluxes[0].keys() == fluxes[1].keys() != set()
+    for name, flux in fluxes[0].items():
+        assert fluxes[1][name] == pytest.approx(flux, rel=0.01), name
