@@ -220,7 +220,7 @@ def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
                 "Give another --out to reduce the rest",
             )
         sweep(site.scratch)
-        need = sum(entry.size for entry in making.inputs) + site.reserve_bytes
+        need = _scratch_bytes(sources, how.options) + site.reserve_bytes
         with scratch_folder(site.scratch, need_bytes=need, label=unit.name) as work:
             report_step(unit.name, f"flagging and averaging {len(sources)}")
             made = _reduced(unit, sources, how, site, work)
@@ -265,6 +265,15 @@ def _sources(unit: Unit, manifest_path: Path) -> tuple[list[Path], list[Any]]:
     if not there and not gone:
         raise MissingDataError("its raw data are gone", unit.sources[0], "Nothing can be done; see the trash")
     return sorted(there, key=lambda path: path.name), gone
+
+
+def _scratch_bytes(sources: list[Path], options: ReductionOptions) -> int:
+    """What the averaged files and the flags take, and tars when they are unpacked."""
+    sizes = {source: fingerprint(source).size for source in sources}
+    written = sum(size * (1.1 / options.average + 0.03) for size in sizes.values())
+    unpacked = sum(size for source, size in sizes.items() if source.suffix == ".tar")
+    packed = max(sizes.values(), default=0) if options.tar else 0
+    return int(written + unpacked + packed)
 
 
 def _is_raw(path: Path) -> bool:
