@@ -87,6 +87,8 @@ class Made(Frozen):
     quality: Quality
     left_h: float
     trashed: int = 0
+    kept: int = 0
+    """Originals that are still there although others may go to the trash."""
     warnings: tuple[str, ...] = ()
 
 
@@ -137,8 +139,10 @@ def reduction(
     averaged = (out or settings.paths.averaged).absolute()
     blocks = _planned(measurement_sets, day, hours, last_hours, subbands, raw or settings.paths.raw, averaged, options)
     why_kept(blocks[0].start, originals)  # a source that nobody knows is told before any work
-    if options.strategy is not None and not options.strategy.is_file():
-        raise MissingDataError("there is no such strategy", options.strategy, "Give a Lua script of AOFlagger")
+    if options.strategy is not None:
+        from orca.flagging import check_strategy
+
+        check_strategy(options.strategy)
     site = Site(
         scratch=settings.paths.scratch,
         trash=settings.paths.trash,
@@ -205,6 +209,15 @@ def _tell_time_left(outcomes: list[Outcome], blocks: list[Block], lifetime_h: fl
 @task(name="reduce", task_run_name="reduce {unit.name}", persist_result=False)
 def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
     """Reduce one block: read, flag and average in a child process, publish. Fresh ones are left alone."""
+    try:
+        return _fresh_or_reduced(unit, how, site)
+    except DataError:
+        if all(source.exists() for source in unit.sources):
+            raise
+        return _fresh_or_reduced(unit, how, site)  # somebody else has reduced it meanwhile, and trashed the originals
+
+
+def _fresh_or_reduced(unit: Unit, how: How, site: Site) -> Made:
     manifest_path = naming.manifest_path(unit.prefix)
     sources, gone = _sources(unit, manifest_path)
     chosen = {**how.options.model_dump(mode="json"), "bad": unit.bad}
@@ -214,11 +227,7 @@ def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
     skipped = manifest is not None
     if manifest is None:
         if gone:
-            raise InputError(
-                f"was made otherwise, of {len(gone)} originals that are gone, and is left as it is",
-                manifest_path,
-                "Give another --out to reduce the rest",
-            )
+            raise _refused(manifest_path, sources, gone, making.options)
         sweep(site.scratch)
         need = _scratch_bytes(sources, how.options) + site.reserve_bytes
         with scratch_folder(site.scratch, need_bytes=need, label=unit.name) as work:
@@ -227,12 +236,13 @@ def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
             report_step(unit.name, "publishing")
             final = unit.prefix.parent
             written = [path for each in made.members for path in (each.averaged, each.flagmeta)]
+            absent = [source for source in unit.sources if not source.exists()]
             manifest = publish(
                 {path: final / path.name for path in written},
                 making.manifest(
                     cpu_seconds=made.cpu_seconds,
                     peak_memory_bytes=made.peak_memory_bytes,
-                    quality=_quality(made, unit.calibration),
+                    quality=_quality(made, unit.calibration, absent),
                 ),
                 manifest_path,
             )
@@ -245,6 +255,7 @@ def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
         quality={k: v for k, v in manifest.quality.items() if not k.startswith((_CHECKSUMS, _SOURCE))},
         left_h=site.lifetime_h - (datetime.now(UTC) - unit.start) / timedelta(hours=1),
         trashed=trashed,
+        kept=sum(source.exists() for _, source in _written(manifest)) if how.originals.originals == "trash" else 0,
         warnings=tuple(f"{name} was left out: {why}" for name, why in rejected.items()),
     )
 
@@ -265,6 +276,19 @@ def _sources(unit: Unit, manifest_path: Path) -> tuple[list[Path], list[Any]]:
     if not there and not gone:
         raise MissingDataError("its raw data are gone", unit.sources[0], "Nothing can be done; see the trash")
     return sorted(there, key=lambda path: path.name), gone
+
+
+def _refused(manifest_path: Path, sources: list[Path], gone: list[Any], options: dict[str, Any]) -> InputError:
+    """Why a block is not made again: it would be smaller."""
+    before = read_manifest(manifest_path)
+    known = {Path(entry.path).name for entry in before.inputs}
+    new = [source.name for source in sources if source.name not in known]
+    why = f"{', '.join(new)} came" if new else "the files or the options changed"
+    return InputError(
+        f"is left as it is: {why} after {len(gone)} of its originals were removed, and it would lose these",
+        manifest_path,
+        "Restore the originals from the trash, or give another --out",
+    )
 
 
 def _scratch_bytes(sources: list[Path], options: ReductionOptions) -> int:
@@ -302,11 +326,11 @@ def _reduced(unit: Unit, sources: list[Path], how: How, site: Site, work: Scratc
     )
 
 
-def _quality(made: ReducedBlock, calibration: str) -> Quality:
+def _quality(made: ReducedBlock, calibration: str, absent: list[Path]) -> Quality:
     members = made.members
     numbers: Quality = {
         "integrations": len(members),
-        "left_out": len(made.rejected),
+        "left_out": len({*(each.source for each in made.rejected), *absent}),
         "rfi_share": made.rfi_share,
         "flagged_share": sum(member.flagged_share for member in members) / len(members),
         "zero_share": sum(member.zero_share for member in members) / len(members),
@@ -314,6 +338,7 @@ def _quality(made: ReducedBlock, calibration: str) -> Quality:
         "flagging_cpu_seconds": made.flagging_cpu_seconds,
         "calibration": calibration,
     }
+    numbers |= {f"{_REJECTED}{source.name}": "there is no such file" for source in absent}
     numbers |= {f"{_REJECTED}{each.source.name}": each.reason for each in made.rejected}
     numbers |= {f"{_SOURCE}{each.averaged.name}": str(each.source) for each in members}
     return numbers | {f"{_CHECKSUMS}{each.averaged.name}": _as_text(each.checksums) for each in members}

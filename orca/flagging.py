@@ -116,7 +116,7 @@ def _new_images(n_times: int, n_channels: int, count: int) -> aoflagger.ImageSet
 
 def _reason(error: Exception) -> str:
     """What AOFlagger or Lua says, in one line."""
-    return f"AOFlagger cannot use it: {' '.join(str(error).split())}"[:300]
+    return f"AOFlagger cannot use it: {' '.join(str(error).split()).rstrip('.')}"[:300]
 
 
 @numba.njit(

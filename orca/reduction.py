@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -88,6 +89,10 @@ def plan_hours(
                     blocks += _blocks(band, start, found, averaged, size)
     if not blocks:
         span = f"{first:%Y-%m-%d}" if len(days) == 1 else f"from {first:%Y-%m-%d %Hh} to {last:%Y-%m-%d %Hh}"
+        reduced = sum(1 for day in days for _ in averaged.glob(f"*/{day:%Y-%m-%d}/*/*_block*{naming.MANIFEST_SUFFIX}"))
+        if reduced:
+            problem = f"no raw data are left {span}; {reduced} blocks are reduced, in {averaged}"
+            raise MissingDataError(problem, raw, "See the trash for the originals")
         raise MissingDataError(f"nothing was recorded {span}", raw, "Take other hours, or set paths.raw or --raw")
     return sorted(blocks, key=lambda block: (block.start, block.name))
 
@@ -178,16 +183,28 @@ def _bands(raw: Path, day: datetime, subbands: Sequence[str] | None) -> list[str
     return list(dict.fromkeys(telescope.subband(name).name for name in subbands or subbands_recorded(raw, day)))
 
 
+def _first_beat_s(starts_s: Sequence[float]) -> float:
+    """When the first integration of an hour begins, by those that are there: names have whole seconds.
+
+    At least -1 s, so that one that begins with the hour is the first.
+    """
+    turns = [2 * math.pi * start_s / telescope.INTEGRATION_S for start_s in starts_s]
+    turn = math.atan2(sum(map(math.sin, turns)), sum(map(math.cos, turns))) / (2 * math.pi)
+    beat_s = (turn % 1) * telescope.INTEGRATION_S
+    return beat_s - telescope.INTEGRATION_S if beat_s > telescope.INTEGRATION_S - 1 else beat_s
+
+
 def _hour(time: datetime) -> datetime:
     return time.replace(minute=0, second=0, microsecond=0)
 
 
 def _blocks(band: str, hour: datetime, found: Iterable[Recording], averaged: Path, size: int) -> list[Block]:
     """What was recorded in an hour, cut by time: so a block stays the same, whichever of its integrations are there."""
-    length_s = size * telescope.INTEGRATION_S
+    found = sorted(found)
+    begins_s = _first_beat_s([(recording.start - hour).total_seconds() for recording in found])
 
     def number(recording: Recording) -> int:
-        return int(((recording.start - hour).total_seconds() + 0.5) // length_s)  # names have whole seconds
+        return round(((recording.start - hour).total_seconds() - begins_s) / telescope.INTEGRATION_S) // size
 
     return [
         Block(
@@ -197,6 +214,6 @@ def _blocks(band: str, hour: datetime, found: Iterable[Recording], averaged: Pat
             sources=tuple(recording.path.absolute() for recording in members),
             prefix=naming.block_prefix(averaged, band, hour.date(), hour.hour, which),
         )
-        for which, group in groupby(sorted(found), key=number)
+        for which, group in groupby(found, key=number)
         for members in [list(group)]
     ]

@@ -64,6 +64,10 @@ def reduction(
         raise InputError("--hour needs a date", remedy="Give --date, or --last-hours")
     if date is not None and last_hours is not None:
         raise InputError("--date and --last-hours were given", remedy="Give either")
+    if measurement_sets and not any(path.exists() for path in measurement_sets):
+        raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
+    if originals.originals == "keep" and originals.keep_lst:
+        complain("note", "all originals are kept; --keep-lst says which are where --originals trash is given")
     settings = configuration()
     arguments = {
         "measurement_sets": measurement_sets or None,
@@ -102,8 +106,8 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         f"{quality['integrations']}{left_out}",
         f"{quality['flagged_share']:.1%}",
         f"{quality['rfi_share']:.2%}",
-        f"{made.left_h:.1f}" if made.left_h > 0 else "over",
-        str(made.trashed or ""),
+        f"{made.left_h:.1f}" if made.left_h > 0 else "past",
+        f"{made.trashed}, {made.kept} kept" if made.trashed or made.kept else "",
     )
 
 

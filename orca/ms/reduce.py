@@ -148,7 +148,8 @@ def reduce_block(
     if written is None:
         first = rejected[0] if rejected else None
         why = f": {first.source.name} {first.reason}" if first else ""
-        raise DeadDataError(f"none of {len(sources)} integrations can be used{why}", folder, "Leave this block out.")
+        where = first.source.parent if first else folder
+        raise DeadDataError(f"none of {len(sources)} integrations can be used{why}", where, "See the raw data.")
     return ReducedBlock(
         members=tuple(_packed(member, options.tar, written.samples) for member in members),
         rejected=tuple(sorted(rejected, key=lambda each: each.source.name)),

@@ -34,7 +34,7 @@ def test_an_hour_is_cut_into_blocks_none_lost_and_none_twice(tmp_path: Path, off
     assert [path for block in blocks for path in block.sources] == paths
     sizes = [len(block.sources) for block in blocks]
     assert len(sizes) == 15
-    assert max(sizes) <= 25
+    assert max(sizes) == 24
     assert min(sizes[:-1]) >= 23
     assert blocks[3].prefix == tmp_path / "averaged/73MHz/2026-01-10/03/20260110_03_73MHz_block03"
     parsed = naming.parse(naming.manifest_path(blocks[3].prefix))
