@@ -144,10 +144,10 @@ def first_line(deployment: UUID, told: Path) -> float:
 
 
 def refusal(deployment: UUID) -> float:
-    """Seconds from the request to the end of an imaging run with nothing to do."""
-    begin, run = ask(deployment, measurement_sets=[])
+    """Seconds from the request to the end of an imaging run that is refused in its first line."""
+    begin, run = ask(deployment, measurement_sets=["relative.ms"])
     state = ended(run)
-    if "no Measurement Set given" not in (state.message or ""):
+    if "a deployment's run does not know" not in (state.message or ""):
         raise SystemExit(f"the imaging flow ended otherwise: {state}")
     return float(state.timestamp.timestamp()) - begin
 
