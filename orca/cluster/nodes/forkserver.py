@@ -1,7 +1,7 @@
 """What is ready in the process from which the worker processes of a node are forked: its import makes it so.
 
-Nothing here starts a thread, which a fork would lose. A worker process that begins with this runs its first task 0.2 s
-after the fork; without it, that takes more than a second.
+Nothing here starts a thread, which a fork would lose. Seen in one trace: the first empty task of a worker process has
+ended half a second after its nanny began to start it.
 """
 
 from __future__ import annotations
