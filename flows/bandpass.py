@@ -13,8 +13,8 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.calibration_table import Options, Site, make_table
-from flows.common import acceptance_of, check_absolute
+from flows.calibration_table import Options, Site, make_table, ready
+from flows.common import check_absolute, concluded
 from orca import config, telescope
 from orca.antennas import bad_antennas
 from orca.calibration.choose import delays_for
@@ -29,7 +29,7 @@ from orca.calibration.planning import (
     subbands_of_delays,
 )
 from orca.calibration.request import check_antennas, checked_sky, complete_block
-from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.gather import Outcome, gather
 from orca.cluster.local import slot
 from orca.cluster.runner import pool_flow
 from orca.config import Config
@@ -74,7 +74,7 @@ def delay(
     _warn(not_recorded(asked.raw, asked.day, subbands_of_delays(options)))
     table = plan_delay(asked.day, asked.raw, asked.site.calibration, options)
     asked = asked.checked([table])
-    return conclude(_make([table], asked.how(delay=options), asked.site), "delay")
+    return _concluded(_make([table], asked.how(delay=options), asked.site), "delay", [table])
 
 
 @pool_flow("bandpass", "bandpass", _run_name, _PRELOAD)
@@ -107,9 +107,8 @@ def bandpass(
     block = asked.block(block)
     tables = _plan_bandpasses(asked, subbands, hours, block)
     asked = asked.checked(tables)
-    return conclude(
-        _make(tables, asked.how(block=block), asked.site, asked.delays() if use_delay else None), "bandpass"
-    )
+    outcomes = _make(tables, asked.how(block=block), asked.site, asked.delays() if use_delay else None)
+    return _concluded(outcomes, "bandpass", tables)
 
 
 @pool_flow("bandpass", "nightly-calibration", _run_name, _PRELOAD)
@@ -149,7 +148,7 @@ def nightly_calibration(
     asked = asked.checked([of_delay, *tables])
     first = _make([of_delay], asked.how(delay=delay_options), asked.site, planned=1 + len(tables))
     rest = _make(tables, asked.how(block=block), asked.site, asked.delays(), planned=0)
-    return conclude([*first, *rest], "nightly-calibration")
+    return _concluded([*first, *rest], "nightly-calibration", [of_delay, *tables])
 
 
 def _scheduled_for() -> datetime | None:
@@ -197,13 +196,9 @@ def _asked(day: date | None, raw: Path | None, out: Path | None, sky: SkyOptions
     check_absolute(raw=raw, out=out)
     settings = config.load()
     when, known = day or last_transit().date(), settings.calibration
-    site = Site(
+    site = Site.of(
+        settings,
         calibration=(out or settings.paths.calibration).absolute(),
-        scratch=settings.paths.scratch,
-        trash=settings.paths.trash,
-        stage_s=settings.limits.stage_s,
-        reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
-        acceptance=acceptance_of(settings),
         outriggers=settings.telescope.outriggers,
         bad=bad_antennas(known.bad_antennas, when),  # asked once, so that all tables of a night agree
         limits=QualityLimits(alarm_ns=known.alarm_ns),
@@ -231,3 +226,9 @@ def _make(
 ) -> list[Outcome]:
     units = {table.name: {"table": table, "how": how, "site": site, "delays": delays} for table in tables}
     return gather(make_table, units, planned=planned)
+
+
+def _concluded(outcomes: list[Outcome], title: str, tables: Sequence[Table]) -> Any:
+    sources = {table.name: list(table.sources.values()) for table in tables}
+    made = [outcome.result for outcome in outcomes if outcome.status == "done"]
+    return concluded(outcomes, title, sources, lambda: map(ready, made), stage="calibration")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import task
 
-from flows.common import Frozen, Quality
+from flows.common import Frozen, Machines, News, Quality, news
 from orca import naming, telescope
 from orca.antennas import BadAntennas
 from orca.calibration.choose import latest_good
@@ -22,7 +22,6 @@ from orca.cluster.worker import report_step, stop_signal
 from orca.errors import FailedCalibrationError
 from orca.isolation import run_isolated
 from orca.manifest import Draft, Manifest, draft, fresh
-from orca.ms.acceptance import Acceptance
 from orca.products import publish, withdraw
 from orca.quality_limits import QualityLimits
 from orca.scratch import Scratch, scratch_folder, sweep
@@ -34,15 +33,10 @@ if TYPE_CHECKING:
 _REPORT_BYTES = 100_000_000
 
 
-class Site(Frozen):
+class Site(Machines):
     """What the machines are like, and what is known there."""
 
     calibration: Path
-    scratch: Path
-    trash: Path
-    stage_s: float
-    reserve_bytes: int
-    acceptance: Acceptance
     outriggers: tuple[int, ...] | None
     bad: BadAntennas
     limits: QualityLimits
@@ -93,6 +87,13 @@ def make_table(table: Table, how: Options, site: Site, delays: Path | None) -> M
     if made.passed:
         withdraw(naming.manifest_path(table.path(failed=True)))
     return _judged(manifest, table, failed=not made.passed, skipped=False, replaced=replaced)
+
+
+def ready(made: Made) -> News:
+    """What is announced of a table that passed."""
+    flagged = made.quality.get("flagged_share")
+    told = ["passed", *([f"{flagged:.1%} flagged"] if isinstance(flagged, float) else []), *made.warnings]
+    return news("calibration.ready", [made.table], "; ".join(told))
 
 
 def _kind(table: Table) -> Literal["delay", "bandpass"]:

@@ -6,37 +6,26 @@ The science is imported where it runs: the process of the flow starts two second
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import task
-from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.common import Frozen, Quality, acceptance_of, check_absolute
+from flows.common import Frozen, Machines, Quality, check_absolute, concluded, distinct_sources, named_after_sets
 from orca import config, naming
-from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.gather import Outcome, gather
 from orca.cluster.runner import pool_flow
 from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.errors import DataError, InputError, InvalidDataError, MismatchError, MissingDataError
 from orca.isolation import preload, run_isolated
 from orca.manifest import Manifest, draft, fresh, read_manifest
-from orca.ms.acceptance import Acceptance
 from orca.products import publish
 from orca.scratch import scratch_folder, sweep
 from orca.split_options import SplitOptions
 from orca.trash import list_trash, trash
-
-
-class Site(Frozen):
-    """What the machines are like: where to work, where the trash is, and how long it may take."""
-
-    scratch: Path
-    trash: Path
-    stage_s: float
-    reserve_bytes: int
-    acceptance: Acceptance
 
 
 class Unit(Frozen):
@@ -83,14 +72,7 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.ms.split",))
 
 
-def _run_name() -> str:
-    """What a flow run is called on Prefect's page: cosmology 20260110_180000_73MHz and 7 more."""
-    sets = flow_run.parameters.get("measurement_sets") or ["nothing"]
-    more = f" and {len(sets) - 1} more" if len(sets) > 1 else ""
-    return f"cosmology {naming.strip_suffix(sets[0])}{more}"
-
-
-@pool_flow("cosmology", "cosmology", _run_name, ("flows.cosmology",))
+@pool_flow("cosmology", "cosmology", partial(named_after_sets, "cosmology"), ("flows.cosmology",))
 def cosmology(
     measurement_sets: Annotated[list[Path], Field(min_length=1)],
     out: Path | None = None,
@@ -107,16 +89,10 @@ def cosmology(
         check_absolute(measurement_sets=path)
     check_absolute(out=out)
     settings = config.load()
-    site = Site(
-        scratch=settings.paths.scratch,
-        trash=settings.paths.trash,
-        stage_s=settings.limits.stage_s,
-        reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
-        acceptance=acceptance_of(settings),
-    )
+    site = Machines.of(settings)
     units = plan(measurement_sets, out, settings.paths.cosmology)
     outcomes = gather(split_unit, {unit.name: {"unit": unit, "options": options, "site": site} for unit in units})
-    return conclude(outcomes, "cosmology")
+    return concluded(outcomes, "cosmology", {unit.name: [unit.source] for unit in units})
 
 
 def plan(measurement_sets: Sequence[Path], out: Path | None, root: Path) -> list[Unit]:
@@ -132,13 +108,7 @@ def plan(measurement_sets: Sequence[Path], out: Path | None, root: Path) -> list
     StorageError
         The output folder cannot be written.
     """
-    if not measurement_sets:
-        raise InputError("no Measurement Set given", remedy="Name at least one")
-    given = {Path(source).resolve(): Path(source).absolute() for source in measurement_sets}.values()
-    sources = sorted(source for source in given if source.suffix != ".tar" or source.with_suffix("") not in given)
-    for source in sources:
-        if out is not None and out.resolve().is_relative_to(source.resolve()):
-            raise InputError("is inside an input, and inputs are only read", out, "Choose another folder")
+    sources = distinct_sources(measurement_sets, out)
     units = [Unit(name=naming.strip_suffix(s), source=s, product=_product(s, out, root)) for s in sources]
     first: dict[Path, Unit] = {}
     for unit in units:
@@ -161,7 +131,7 @@ def _product(source: Path, out: Path | None, root: Path) -> Path:
 
 
 @task(name="split", task_run_name="split {unit.name}", persist_result=False)
-def split_unit(unit: Unit, options: SplitOptions, site: Site) -> Made:
+def split_unit(unit: Unit, options: SplitOptions, site: Machines) -> Made:
     """Split one Measurement Set in a child process, publish; only then, if so wished, trash the original.
 
     Fresh products are left alone, and so are those whose original is in the trash, or gone, since it was split.
@@ -185,7 +155,7 @@ def split_unit(unit: Unit, options: SplitOptions, site: Site) -> Made:
         return _made_before(unit, how, site, "vanished while it was split")
 
 
-def _fresh_or_made(unit: Unit, how: dict[str, Any], site: Site) -> Made:
+def _fresh_or_made(unit: Unit, how: dict[str, Any], site: Machines) -> Made:
     making = draft(unit.product.name, "cosmology", [unit.source], how)
     if manifest := fresh(unit.manifest, making.inputs, making.options):
         return _made(manifest, unit, skipped=True)
@@ -247,7 +217,7 @@ def _whole(unit: Unit) -> Manifest | None:
     return fresh(unit.manifest, manifest.inputs, manifest.options)
 
 
-def _made_before(unit: Unit, how: dict[str, Any], site: Site, problem: str) -> Made:
+def _made_before(unit: Unit, how: dict[str, Any], site: Machines, problem: str) -> Made:
     """The product of an original that is not there any more; raises if there is none, and says where to find it."""
     resolved = unit.source.resolve()
     trashed = [entry.path for entry in list_trash(site.trash) if entry.original.resolve() == resolved]
@@ -264,7 +234,7 @@ def _made_before(unit: Unit, how: dict[str, Any], site: Site, problem: str) -> M
     raise MissingDataError(problem, unit.source, "Restore it and run again" if trashed else "Check the name")
 
 
-def _without_original(made: Made, unit: Unit, site: Site) -> Made:
+def _without_original(made: Made, unit: Unit, site: Machines) -> Made:
     """Move the original to the trash, once what was published has been read back and compared with it."""
     from orca.ms.split import Split, check_split
 
@@ -302,4 +272,4 @@ def _made(manifest: Manifest, unit: Unit, *, skipped: bool, note: str = "") -> M
     )
 
 
-__all__ = ["Made", "Outcome", "Site", "Unit", "cosmology", "plan", "split_unit"]
+__all__ = ["Made", "Outcome", "Unit", "cosmology", "plan", "split_unit"]

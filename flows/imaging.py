@@ -6,21 +6,31 @@ The science is imported where it runs: the process of the flow starts two second
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import task
-from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.common import Frozen, Quality, acceptance_of, check_absolute
+from flows.common import (
+    Frozen,
+    Machines,
+    News,
+    Quality,
+    check_absolute,
+    concluded,
+    distinct_sources,
+    named_after_sets,
+    news,
+)
 from orca import config, naming, telescope
 from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
 from orca.cluster.artifacts import show_picture
-from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.gather import Outcome, gather
 from orca.cluster.local import slot
 from orca.cluster.runner import pool_flow
 from orca.cluster.worker import report_step, stop_signal
@@ -29,7 +39,6 @@ from orca.endings import with_tail
 from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
 from orca.isolation import preload, run_isolated
 from orca.manifest import Manifest, draft, fresh
-from orca.ms.acceptance import Acceptance
 from orca.process import Stop, find_program
 from orca.products import publish, write_text
 from orca.scratch import Scratch, scratch_folder, sweep
@@ -43,17 +52,13 @@ if TYPE_CHECKING:
 Calibration = Literal["find", "require", "none"]
 
 
-class Site(Frozen):
-    """What the machines are like: where to work, with which program, and how long."""
+class Site(Machines):
+    """What the machines are like, and WSClean on them."""
 
-    scratch: Path
     threads: int
     memory_gb: float
     wsclean: str
     wsclean_s: float
-    stage_s: float
-    reserve_bytes: int
-    acceptance: Acceptance
 
 
 class Unit(Frozen):
@@ -98,14 +103,7 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.ms.stage",))
 
 
-def _run_name() -> str:
-    """What a flow run is called on Prefect's page: imaging 20260110_180000_73MHz and 7 more."""
-    sets = flow_run.parameters.get("measurement_sets") or ["nothing"]
-    more = f" and {len(sets) - 1} more" if len(sets) > 1 else ""
-    return f"imaging {naming.strip_suffix(sets[0])}{more}"
-
-
-@pool_flow("imaging", "imaging", _run_name, ("flows.imaging",))
+@pool_flow("imaging", "imaging", partial(named_after_sets, "imaging"), ("flows.imaging",))
 def imaging(
     measurement_sets: Annotated[list[Path], Field(min_length=1)],
     delay: Path | None = None,
@@ -130,15 +128,12 @@ def imaging(
     check_absolute(delay=delay, bandpass=bandpass, out=out)
     settings = config.load()
     threads, memory_gb = slot(settings, "imaging")
-    site = Site(
-        scratch=settings.paths.scratch,
+    site = Site.of(
+        settings,
         threads=threads,
         memory_gb=memory_gb,
         wsclean=str(find_program(settings.execs.wsclean, "execs.wsclean")),
         wsclean_s=settings.limits.wsclean_s,
-        stage_s=settings.limits.stage_s,
-        reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
-        acceptance=acceptance_of(settings),
     )
     tables = chosen_tables(delay, bandpass)
     units = plan(measurement_sets, tables, out, settings.paths.images, options.together)
@@ -146,7 +141,9 @@ def imaging(
         chosen = ChoiceOptions(max_age_days=settings.calibration.max_age_days)
         units = [_calibrated(unit, settings.paths.calibration, chosen, calibration == "require") for unit in units]
     outcomes = gather(image_unit, {unit.name: {"unit": unit, "options": options, "site": site} for unit in units})
-    return conclude(outcomes, "imaging")
+    sources = {unit.name: unit.sources for unit in units}
+    made = [outcome for outcome in outcomes if outcome.status == "done"]
+    return concluded(outcomes, "imaging", sources, lambda: [_ready(o.result, sources[o.unit]) for o in made])
 
 
 def chosen_tables(delay: Path | None, bandpass: Path | None) -> tuple[Path, ...]:
@@ -198,13 +195,7 @@ def plan(
     StorageError
         The output folder cannot be written.
     """
-    if not measurement_sets:
-        raise InputError("no Measurement Set given", remedy="Name at least one")
-    given = {Path(source).resolve(): Path(source).absolute() for source in measurement_sets}.values()
-    sources = sorted(source for source in given if source.suffix != ".tar" or source.with_suffix("") not in given)
-    for used in (*sources, *tables):
-        if out is not None and out.resolve().is_relative_to(used.resolve()):
-            raise InputError("is inside an input, and inputs are only read", out, "Choose another folder")
+    sources = distinct_sources(measurement_sets, out, tables)
     groups = [tuple(sources)] if together and len(sources) > 1 else [(source,) for source in sources]
     units = [_unit(group, out, images).model_copy(update={"tables": tuple(tables)}) for group in groups]
     first: dict[Path, Unit] = {}
@@ -344,6 +335,14 @@ def _told(error: OrcaError, unit: Unit, work: Scratch) -> OrcaError:
         write_text(kept, log.read_text(errors="replace"))
         remedy = f"See {kept}"
     return with_tail(type(error)(error.problem, path, remedy), error.tail)
+
+
+def _ready(made: Made, sources: Sequence[Path]) -> News:
+    """What is announced of an image."""
+    own = {key: value for key, value in made.quality.items() if key.endswith((" rms_jy", " peak_jy"))}
+    told = [f"{key} {value:.4g}" for key, value in own.items() if key.count(" ") == 1 and isinstance(value, float)]
+    text = "; ".join([*told, f"calibration: {made.quality.get('calibration')}"])
+    return news("image.ready", made.files, text, sources)
 
 
 def _made(manifest: Manifest, path: Path, *, skipped: bool) -> Made:

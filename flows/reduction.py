@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import get_run_logger, task
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
-from flows.common import Frozen, Quality, acceptance_of, check_absolute
+from flows.common import Frozen, Machines, News, Quality, check_absolute, concluded, named_after_sets
 from orca import config, naming, telescope
 from orca.antennas import bad_antennas
 from orca.calibration.choose import ChoiceOptions, find_calibration
-from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.gather import Outcome, gather, summary
+from orca.cluster.pools import pool_name
 from orca.cluster.runner import pool_flow
 from orca.cluster.worker import report_step, stop_signal
 from orca.errors import DataError, InputError, MissingDataError
-from orca.isolation import preload, run_isolated
+from orca.isolation import preload, run_isolated, tell
 from orca.manifest import Manifest, draft, fingerprint, fresh, read_manifest
-from orca.ms.acceptance import Acceptance
 from orca.products import publish
+from orca.recordings import strangers
 from orca.reduction import Block, finished_hours, plan_day, plan_given, plan_hours, why_kept
-from orca.reduction_options import OriginalOptions, ReductionOptions
+from orca.reduction_options import OriginalOptions, ReductionOptions, check_options
 from orca.scratch import Scratch, scratch_folder, sweep
 from orca.trash import trash
 
@@ -33,15 +37,10 @@ _MODULE = "orca.ms.reduce"
 _REJECTED, _CHECKSUMS, _SOURCE = "left out ", "checksums ", "source "
 
 
-class Site(Frozen):
-    """What the machines are like, and what is known there."""
+class Site(Machines):
+    """What the machines are like, and how many hours the recorder keeps raw data."""
 
-    scratch: Path
-    trash: Path
-    stage_s: float
-    reserve_bytes: int
     lifetime_h: float
-    acceptance: Acceptance
 
 
 class Unit(Frozen):
@@ -92,6 +91,10 @@ class Made(Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class _GrewError(Exception):
+    """There is more of a block than there was when its reduction began."""
+
+
 def dask_setup(_worker: Any) -> None:
     """Called by Dask in the workers of this flow."""
     preload((_MODULE,))
@@ -100,9 +103,8 @@ def dask_setup(_worker: Any) -> None:
 def _run_name() -> str:
     """What a flow run is called on Prefect's page: reduction 2026-01-10."""
     asked = flow_run.parameters
-    if sets := asked.get("measurement_sets"):
-        more = f" and {len(sets) - 1} more" if len(sets) > 1 else ""
-        return f"reduction {naming.strip_suffix(sets[0])}{more}"
+    if asked.get("measurement_sets"):
+        return named_after_sets("reduction")
     span = f"last {asked.get('last_hours') or 24} h"
     return f"reduction {asked.get('day') or span}"
 
@@ -139,23 +141,19 @@ def reduction(
     averaged = (out or settings.paths.averaged).absolute()
     blocks = _planned(measurement_sets, day, hours, last_hours, subbands, raw or settings.paths.raw, averaged, options)
     why_kept(blocks[0].start, originals)  # a source that nobody knows is told before any work
+    _check_options(blocks, options)
+    _tell_ignored(blocks)
     if options.strategy is not None:
         from orca.flagging import check_strategy
 
         check_strategy(options.strategy)
-    site = Site(
-        scratch=settings.paths.scratch,
-        trash=settings.paths.trash,
-        stage_s=settings.limits.stage_s,
-        reserve_bytes=int(settings.limits.scratch_reserve_gb * 1e9),
-        lifetime_h=settings.limits.raw_lifetime_h,
-        acceptance=acceptance_of(settings),
-    )
+    site = Site.of(settings, lifetime_h=settings.limits.raw_lifetime_h)
     units = [_unit(block, settings, options) for block in blocks]
     how = How(options=options, originals=originals)
     outcomes = gather(reduce_block_task, {u.name: {"unit": u, "how": how, "site": site} for u in units})
     _tell_time_left(outcomes, blocks, site.lifetime_h)
-    return conclude(outcomes, "reduction")
+    sources = {block.name: block.sources for block in blocks}
+    return concluded(outcomes, "reduction", sources, lambda: _night(outcomes, blocks, settings.queue.prefix))
 
 
 def _planned(
@@ -174,6 +172,27 @@ def _planned(
         return plan_day(raw.absolute(), averaged, options.block, day, subbands, hours)
     first, last = finished_hours(last_hours or 24, datetime.now(UTC))
     return plan_hours(raw.absolute(), averaged, options.block, first, last, subbands, hours)
+
+
+def _check_options(blocks: list[Block], options: ReductionOptions) -> None:
+    """Refuse before any work what every block would refuse; tars are not opened for it."""
+    from orca.ms.inspect import inspect
+
+    for source in islice((s for block in blocks for s in block.sources if s.suffix != ".tar"), 3):
+        try:
+            recorded = inspect(source, settle_s=0)
+        except DataError:
+            continue  # told by its block
+        check_options(recorded, options)
+        return
+
+
+def _tell_ignored(blocks: list[Block]) -> None:
+    found = strangers({source.parent for block in blocks for source in block.sources})
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        names = ", ".join(str(path) for path in found[:3])
+        get_run_logger().warning("left alone, as their names are none of the recorder's: %s%s", names, more)
 
 
 def _unit(block: Block, settings: config.Config, options: ReductionOptions) -> Unit:
@@ -206,10 +225,29 @@ def _tell_time_left(outcomes: list[Outcome], blocks: list[Block], lifetime_h: fl
         get_run_logger().warning("%s not reduced; the first of their raw data are deleted %s", what, when)
 
 
+def _night(outcomes: list[Outcome], blocks: list[Block], prefix: str) -> list[News]:
+    """What is announced at the end of the deployment that reduces what is left of a night."""
+    if deployment.name != pool_name(prefix, "reduction-night"):
+        return []
+    first, last = blocks[0].start, blocks[-1].start
+    counts = Counter[str](outcome.status for outcome in outcomes)
+    return [
+        {
+            "kind": "night.done",
+            "day": first.date(),
+            "last_day": last.date(),
+            "text": f"{first:%Y-%m-%d %Hh} to {last:%Y-%m-%d %Hh}: {summary(outcomes)}",
+            "numbers": {status: counts[status] for status in ("done", "skipped", "failed")},
+        }
+    ]
+
+
 @task(name="reduce", task_run_name="reduce {unit.name}", persist_result=False)
 def reduce_block_task(unit: Unit, how: How, site: Site) -> Made:
     """Reduce one block: read, flag and average in a child process, publish. Fresh ones are left alone."""
     try:
+        return _fresh_or_reduced(unit, how, site)
+    except _GrewError:
         return _fresh_or_reduced(unit, how, site)
     except DataError:
         if all(source.exists() for source in unit.sources):
@@ -231,8 +269,9 @@ def _fresh_or_reduced(unit: Unit, how: How, site: Site) -> Made:
         sweep(site.scratch)
         need = _scratch_bytes(sources, how.options) + site.reserve_bytes
         with scratch_folder(site.scratch, need_bytes=need, label=unit.name) as work:
-            report_step(unit.name, f"flagging and averaging {len(sources)}")
             made = _reduced(unit, sources, how, site, work)
+            if set(_sources(unit, manifest_path)[0]) - set(sources):
+                raise _GrewError  # another run has published others of this block meanwhile
             report_step(unit.name, "publishing")
             final = unit.prefix.parent
             written = [path for each in made.members for path in (each.averaged, each.flagmeta)]
@@ -319,8 +358,10 @@ def _reduced(unit: Unit, sources: list[Path], how: How, site: Site, work: Scratc
         tables=unit.tables,
         bad_antennas=unit.bad,
         acceptance=site.acceptance,
+        progress=tell,
         deadline_s=site.stage_s,
         stop=stop_signal(),
+        listen=partial(report_step, unit.name),
         owner=work.owner,
         disk=work.path,
     )
@@ -357,34 +398,41 @@ def _clear_originals(unit: Unit, manifest: Manifest, originals: OriginalOptions,
     """Move to the trash what need not be kept, each after its product was read back; how many were moved."""
     if originals.originals == "keep":
         return 0
-    from orca.ms.reduce import check_reduced
-
     moved = 0
     recorded = {entry.path: entry for entry in manifest.inputs}
     for name, source in _written(manifest):
         if not source.exists() or why_kept(naming.parse(source).observation.start, originals):
             continue
-        if not fingerprint(source).same_content(recorded[str(source.resolve())]):
-            raise InputError("has changed since it was reduced, and is kept", source, "Reduce it again")
-        report_step(unit.name, f"reading back {name}")
-        averaged = unit.prefix.parent / name
-        flagmeta = averaged.with_name(f"{naming.strip_suffix(source)}_flagmeta.bin")
-        checksums = _as_numbers(str(manifest.quality[f"{_CHECKSUMS}{name}"]))
-        with scratch_folder(site.scratch, need_bytes=site.reserve_bytes, label=f"check {name}") as work:
-            run_isolated(
-                check_reduced,
-                checksums,
-                averaged,
-                flagmeta,
-                work.path,
-                deadline_s=site.stage_s,
-                stop=stop_signal(),
-                owner=work.owner,
-                disk=work.path,
-            )
-        trash(source, site.trash)
-        moved += 1
+        try:
+            if not fingerprint(source).same_content(recorded[str(source.resolve())]):
+                raise InputError("has changed since it was reduced, and is kept", source, "Reduce it again")
+            _read_back(unit, name, source, str(manifest.quality[f"{_CHECKSUMS}{name}"]), site)
+            trash(source, site.trash)
+            moved += 1
+        except DataError:
+            if source.exists():
+                raise  # else another run, or the recorder, was faster
     return moved
+
+
+def _read_back(unit: Unit, name: str, source: Path, checksums: str, site: Site) -> None:
+    """Compare an averaged Measurement Set and its flags with what was written; raises DataError if they differ."""
+    from orca.ms.averaged import check_reduced
+
+    report_step(unit.name, f"reading back {name}")
+    averaged = unit.prefix.parent / name
+    with scratch_folder(site.scratch, need_bytes=site.reserve_bytes, label=f"check {name}") as work:
+        run_isolated(
+            check_reduced,
+            _as_numbers(checksums),
+            averaged,
+            averaged.with_name(f"{naming.strip_suffix(source)}_flagmeta.bin"),
+            work.path,
+            deadline_s=site.stage_s,
+            stop=stop_signal(),
+            owner=work.owner,
+            disk=work.path,
+        )
 
 
 def _written(manifest: Manifest) -> list[tuple[str, Path]]:

@@ -45,6 +45,11 @@ def antennas(value: Any) -> tuple[str | int, ...]:
     return tuple(dict.fromkeys(antenna(item) for item in value))
 
 
+def antenna_key(name: str) -> str:
+    """The name of an antenna in the form in which names are compared: `LWA-266`, `LWA266` and `lwa266` are one."""
+    return name.replace("-", "").strip().upper()
+
+
 def _command(value: Any) -> Any:
     if value is not None and not (isinstance(value, str) and value.strip() and words(value)):
         raise ValueError("expected a command line: a program and its arguments")

@@ -85,6 +85,10 @@ class FailedCalibrationError(DataError):
     """A calibration was made and is not good enough to be used."""
 
 
+class MessageError(DataError):
+    """A message of the event queue is not what it should be."""
+
+
 class ProgramError(OrcaError):
     """A program of somebody else's failed."""
 
@@ -111,3 +115,18 @@ class InfrastructureError(OrcaError):
     """A process, a machine or a service went away under the work."""
 
     retryable = True
+
+
+class BrokerAwayError(InfrastructureError):
+    """RabbitMQ does not answer, or the connection to it is lost."""
+
+
+class CacheAwayError(InfrastructureError):
+    """The spectrum cache does not answer, is full, or refuses: what was to be kept has to be kept elsewhere."""
+
+    may_pass = False
+    """True where waiting for a few seconds may help."""
+
+
+class RightsError(OrcaError):
+    """The user of a service may not do what is asked for."""

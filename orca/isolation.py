@@ -43,6 +43,9 @@ T = TypeVar("T")
 _SERVER = forkserver.ForkServer()
 _ALWAYS = (__name__, "numpy.ma")  # NumPy imports the latter when np.unique is first called: 24 ms in every child
 _SERVER.set_forkserver_preload(list(_ALWAYS))
+_TOLD = b"told "  # a pickle, as an outcome is one, begins otherwise
+_CALLER: list[connection.Connection] = []
+"""In an isolated child, while its function runs: to whom it belongs."""
 
 
 def _forget_server() -> None:
@@ -68,11 +71,18 @@ def preload(modules: Sequence[str]) -> None:
     _SERVER.ensure_running()
 
 
+def tell(text: str) -> None:
+    """Say, in an isolated function, how far it is: `listen` of `run_isolated` hears it. Elsewhere nobody does."""
+    for caller in _CALLER:
+        caller.send_bytes(_TOLD + text.encode())
+
+
 def run_isolated(
     function: Callable[..., T],
     *args: Any,
     deadline_s: float,
     stop: Stop | None = None,
+    listen: Callable[[str], None] | None = None,
     owner: str | None = None,
     disk: Path | None = None,
     log: Path | None = None,
@@ -94,6 +104,8 @@ def run_isolated(
         After this many seconds the child is killed.
     stop : callable, optional
         Asked ten times a second; a returned text kills the child.
+    listen : callable, optional
+        Called with what the function says by `tell`.
     owner : str, optional
         Owner token that programs which the function starts are marked with.
     disk : path, optional
@@ -121,7 +133,7 @@ def run_isolated(
     with ExitStack() as stack:
         sink = stack.enter_context(Log(log, name))
         child = stack.enter_context(_Child(job, sink.fileno()))
-        code, message = child.wait(name, deadline_s, stop)
+        code, message = child.wait(name, deadline_s, stop, listen)
         tail = sink.tail()
     outcome: Any = None
     if message is not None:
@@ -158,6 +170,7 @@ class _Child:
     def __init__(self, job: bytes, log: int) -> None:
         self._pid: int | None = None
         self._exited = False
+        self._outcome: bytes | None = None
         self._open = ExitStack()
         result, result_end = os.pipe()
         lifeline_end, lifeline = os.pipe()  # its writing end is the caller's alone and closes when the caller dies
@@ -198,10 +211,12 @@ class _Child:
             connection.wait([self._status], DEAD_S)
             wait_for_end(self._pid)
 
-    def wait(self, name: str, deadline_s: float, stop: Stop | None) -> tuple[int | None, bytes | None]:
+    def wait(
+        self, name: str, deadline_s: float, stop: Stop | None, listen: Callable[[str], None] | None
+    ) -> tuple[int | None, bytes | None]:
         """Exit code (None: the server died) and the pickled outcome (None: there is none)."""
         end = time.monotonic() + deadline_s
-        message, code = None, None
+        code = None
         sources: list[Any] = [self._result, self._status]
         while not self._exited:
             reason = stop() if stop is not None else None
@@ -212,9 +227,8 @@ class _Child:
                 raise DeadlineError(f"took longer than {deadline_s:g} s and was ended", name, "Raise its deadline")
             for source in connection.wait(sources, min(remaining, POLL_S)):
                 if source is self._result:
-                    sources.remove(source)  # one message; end of file when it dies without one
-                    with suppress(EOFError):
-                        message = self._result.recv_bytes()
+                    if not self._hear(listen):
+                        sources.remove(source)
                 elif self._pid is None:
                     self._pid = self._read_status()
                     self._exited = self._pid is None
@@ -223,10 +237,22 @@ class _Child:
                     self._exited = code is not None
                     if code is None:  # the server died under a living child: do not leave that to itself
                         return None, None
-        if message is None and self._result in sources and self._result.poll():
-            with suppress(EOFError):
-                message = self._result.recv_bytes()
-        return code, message
+        while self._result in sources and self._result.poll() and self._hear(listen):
+            pass
+        return code, self._outcome
+
+    def _hear(self, listen: Callable[[str], None] | None) -> bool:
+        """Take a message; False after the last: the outcome, or the end of the file when it dies without one."""
+        try:
+            message = self._result.recv_bytes()
+        except EOFError:
+            return False
+        if not message.startswith(_TOLD):
+            self._outcome = message
+            return False
+        if listen is not None:
+            listen(message.removeprefix(_TOLD).decode())
+        return True
 
     def _read_status(self) -> int | None:
         try:
@@ -253,8 +279,9 @@ class _Job:
         faulthandler.enable(2)  # an abort in C tells in the log which Python called it
         if self.owner is not None:
             os.environ[OWNER_VARIABLE] = self.owner
+        _CALLER.append(connection.Connection(result, readable=False))
         message = self._outcome()
-        connection.Connection(result, readable=False).send_bytes(message)
+        _CALLER.pop().send_bytes(message)
         sys.stdout.flush()
         sys.stderr.flush()
         return 0

@@ -10,7 +10,8 @@
     <calibration root>/delay/<date>/<YYYYMMDD>_delay.delay               ..._delay_QA.{pdf,png,json}
     <calibration root>/bandpass/<SB>/<date>/<HH>/bandpass_concat.<SB>_<HH>.bandpass
     <calibration root>/bandpass/<SB>/<date>/<HH>/bandpass_concat.<SB>_<HH>_bandpass_QA.{pdf,png,json}
-    <dynspec root>/<spectrum>/<date>-<XX|XY|YX|YY>.fits
+    <dynspec root>/<spectrum>/<date>-<XX|XY|YX|YY|I|V>.fits              ... .png
+    <dynspec root>/.spill/<prefix>/<spectrum>/                           what the spectrum cache did not take
 
 SB is like 73MHz. Stamp, date and hour are those of the start, in UTC. A calibration that did not pass has ``.failed``
 after the names of its table and QA files, so that nothing takes it for a good one. A manifest has the product's name
@@ -30,7 +31,8 @@ from pathlib import Path
 from orca.errors import InputError
 from orca.telescope import INTEGRATION_S, subband, utc_of
 
-POLARIZATIONS = ("XX", "XY", "YX", "YY")
+POLARIZATIONS = ("XX", "XY", "YX", "YY", "I", "V")
+"""Correlations, and the Stokes parameters of a direction."""
 MANIFEST_SUFFIX = ".manifest.json"
 FAILED_SUFFIX = ".failed"
 QA_ENDINGS = ("pdf", "png", "json")
@@ -86,7 +88,7 @@ class ParsedName:
     tar: bool = False
     """The Measurement Set is packed."""
     suffix: str = ""
-    """Of an image: what follows the subband, such as "-dirty.fits". Of QA files: ".pdf" and so on."""
+    """Of an image: what follows the subband, such as "-dirty.fits". Of QA files and spectra: ".pdf" and so on."""
     day: date | None = None
     """UTC; of a bandpass by its folder, if that is there."""
     hour: int | None = None
@@ -126,7 +128,10 @@ _PATTERNS = tuple(
         (Kind.DELAY_QA, r"(?P<day>\d{8})_delay" + _QA + _FAILED),
         (Kind.BANDPASS, _BANDPASS + r"\.bandpass" + _FAILED),
         (Kind.BANDPASS_QA, _BANDPASS + r"_bandpass" + _QA + _FAILED),
-        (Kind.DYNSPEC, r"(?P<date>\d{4}-\d\d-\d\d)-(?P<polarization>XX|XY|YX|YY)\.fits"),
+        (
+            Kind.DYNSPEC,
+            rf"(?P<date>\d{{4}}-\d\d-\d\d)-(?P<polarization>{'|'.join(POLARIZATIONS)})(?P<suffix>\.(?:fits|png))",
+        ),
     )
 )
 _RIGHT = "A right name is like 20260110_180000_73MHz.ms"
@@ -230,19 +235,24 @@ def bandpass_qa_path(
     return _of_bandpass(root, band, day, hour, "_bandpass" + _qa(ending), failed)
 
 
-def dynspec_path(root: AnyPath, spectrum: str, day: date, polarization: str) -> Path:
-    """Dynamic spectrum of a day, such as that of "LWA128&LWA160".
+def dynspec_path(root: AnyPath, spectrum: str, day: date, polarization: str, ending: str = "fits") -> Path:
+    """Dynamic spectrum of a day, such as that of "LWA128&LWA160", or its picture ("png").
 
     Raises
     ------
     InputError
-        If the spectrum cannot be the name of a folder, or the polarization is not XX, XY, YX or YY.
+        If the spectrum cannot be the name of a folder, or the polarization is none of `POLARIZATIONS`.
     """
     if not re.fullmatch(r"\w[\w&+-]*", spectrum, re.ASCII):
         raise InputError(f"{spectrum!r} is no name of a spectrum", remedy="Use letters, digits, &, +, - and _")
     if polarization not in POLARIZATIONS:
         raise InputError(f"there is no polarization {polarization!r}", remedy=f"Use {', '.join(POLARIZATIONS)}")
-    return _checked(root) / spectrum / f"{_utc_date(day).isoformat()}-{polarization}.fits"
+    return _checked(root) / spectrum / f"{_utc_date(day).isoformat()}-{polarization}.{ending}"
+
+
+def spill_folder(root: AnyPath, prefix: str) -> Path:
+    """Where spectra of a user wait that the cache did not take; `root` is that of the dynamic spectra."""
+    return _checked(root) / ".spill" / prefix
 
 
 def manifest_path(product: AnyPath) -> Path:

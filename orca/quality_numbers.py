@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orca.calibration.apply import antenna_key
+from orca.antennas import antenna_key
 from orca.calibration.tables import Solutions
 
 BOARD_SIZE = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,8 +33,10 @@ class Recording:
         return self.start + timedelta(seconds=INTEGRATION_S / 2)
 
 
-def recordings(root: Path, band: str, first: datetime, last: datetime) -> list[Recording]:
-    """Recordings of a subband that start between two times, in the order of time.
+def recordings(
+    root: Path, band: str, first: datetime, last: datetime, kind: naming.Kind = naming.Kind.RAW
+) -> list[Recording]:
+    """Recordings of a subband that start between two times, in the order of time, or what was made of them.
 
     Where an integration is there as a folder and as a tar, the folder is taken.
 
@@ -46,13 +48,13 @@ def recordings(root: Path, band: str, first: datetime, last: datetime) -> list[R
         A folder cannot be read.
     """
     if not root.is_dir():
-        raise MissingDataError("there is no such folder of raw data", root, "Set paths.raw, or give --raw")
+        raise MissingDataError(f"there is no such folder of {kind} data", root, f"Set paths.{kind}, or give its root")
     first, last = utc_of(first), utc_of(last)
     hour = first.replace(minute=0, second=0, microsecond=0)
     found: dict[datetime, Recording] = {}
     while hour <= last:
         for name in _names(naming.observation_folder(root, naming.Observation(band, hour))):
-            recording = _recording(name, band)
+            recording = _recording(name, band, kind)
             if recording and first <= recording.start <= last:
                 other = found.setdefault(recording.start, recording)
                 if other.path.suffix == ".tar":
@@ -114,6 +116,23 @@ def subbands_recorded(root: Path, day: datetime) -> list[str]:
     return sorted(there, key=lambda name: subband(name).first_channel_hz)
 
 
+def strangers(folders: Iterable[Path]) -> list[Path]:
+    """What lies in folders of hours, looks like a Measurement Set, and has no name that a recorder gives."""
+    return [
+        entry
+        for folder in sorted(folders)
+        for entry in _names(folder)
+        if entry.name.endswith((".ms", ".ms.tar")) and not entry.name.startswith(".") and not _is_recording(entry)
+    ]
+
+
+def _is_recording(path: Path) -> bool:
+    try:
+        return naming.parse(path).kind is naming.Kind.RAW
+    except InputError:
+        return False
+
+
 def _is_subband(name: str) -> bool:
     try:
         return subband(name).name == name
@@ -130,12 +149,12 @@ def _names(folder: Path) -> list[Path]:
         raise StorageError(f"cannot be read ({error.strerror})", folder, "Check its disk and permissions") from error
 
 
-def _recording(path: Path, band: str) -> Recording | None:
+def _recording(path: Path, band: str, kind: naming.Kind) -> Recording | None:
     """What a name says; None for other things that lie there."""
     try:
         parsed = naming.parse(path)
     except InputError:
         return None
-    if parsed.kind is not naming.Kind.RAW or parsed.manifest or parsed.subband != subband(band).name:
+    if parsed.kind is not kind or parsed.manifest or parsed.subband != subband(band).name:
         return None
     return Recording(parsed.start, path) if parsed.start else None

@@ -183,15 +183,30 @@ def _bands(raw: Path, day: datetime, subbands: Sequence[str] | None) -> list[str
     return list(dict.fromkeys(telescope.subband(name).name for name in subbands or subbands_recorded(raw, day)))
 
 
-def _first_beat_s(starts_s: Sequence[float]) -> float:
+def beat_s(starts_s: Sequence[float]) -> float:
     """When the first integration of an hour begins, by those that are there: names have whole seconds.
 
     At least -1 s, so that one that begins with the hour is the first.
     """
     turns = [2 * math.pi * start_s / telescope.INTEGRATION_S for start_s in starts_s]
     turn = math.atan2(sum(map(math.sin, turns)), sum(map(math.cos, turns))) / (2 * math.pi)
-    beat_s = (turn % 1) * telescope.INTEGRATION_S
-    return beat_s - telescope.INTEGRATION_S if beat_s > telescope.INTEGRATION_S - 1 else beat_s
+    begin_s = (turn % 1) * telescope.INTEGRATION_S
+    return begin_s - telescope.INTEGRATION_S if begin_s > telescope.INTEGRATION_S - 1 else begin_s
+
+
+def block_number(start_s: float, begins_s: float, size: int) -> int:
+    """In which block of its hour an integration lies.
+
+    Parameters
+    ----------
+    start_s : float
+        When it starts, after the hour.
+    begins_s : float
+        `beat_s` of its hour.
+    size : int
+        Integrations of a block.
+    """
+    return round((start_s - begins_s) / telescope.INTEGRATION_S) // size
 
 
 def _hour(time: datetime) -> datetime:
@@ -201,10 +216,10 @@ def _hour(time: datetime) -> datetime:
 def _blocks(band: str, hour: datetime, found: Iterable[Recording], averaged: Path, size: int) -> list[Block]:
     """What was recorded in an hour, cut by time: so a block stays the same, whichever of its integrations are there."""
     found = sorted(found)
-    begins_s = _first_beat_s([(recording.start - hour).total_seconds() for recording in found])
+    begins_s = beat_s([(recording.start - hour).total_seconds() for recording in found])
 
     def number(recording: Recording) -> int:
-        return round(((recording.start - hour).total_seconds() - begins_s) / telescope.INTEGRATION_S) // size
+        return block_number((recording.start - hour).total_seconds(), begins_s, size)
 
     return [
         Block(

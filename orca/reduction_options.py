@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from orca.errors import InputError
+
+if TYPE_CHECKING:
+    from orca.ms.info import MsInfo
 
 _CHANNELS = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 _HOURS = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", re.ASCII)
@@ -109,3 +114,20 @@ class OriginalOptions(BaseModel):
             return None
         first, last = self.keep_lst.split("-")
         return float(first), float(last)
+
+
+def check_options(info: MsInfo, options: ReductionOptions) -> None:
+    """Refuse options that do not fit to what was recorded.
+
+    Raises
+    ------
+    InputError
+        Channels that cannot be averaged so, a channel or an antenna that is not there.
+    """
+    if info.n_channels % options.average:
+        problem = f"{info.n_channels} channels cannot be averaged by {options.average}"
+        raise InputError(problem, info.path, "Give --average a divisor")
+    if (channels := options.channels()) and channels[-1] >= info.n_channels:
+        problem = f"has {info.n_channels} channels, none with the number {channels[-1]}"
+        raise InputError(problem, info.path, f"Channels are 0 to {info.n_channels - 1}")
+    info.antenna_numbers(options.flag_antennas)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,25 +24,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from orca.angles import angle_deg
 from orca.errors import InputError, MissingDataError
 from orca.sky import HIGHEST_HZ, LOWEST_HZ, Source, plain_name
 
 BRIGHTEST_JY = 1e8
 """A spectrum that gets brighter than this between 12 and 100 MHz has its flux density in place of its logarithm."""
-_SEXAGESIMAL = re.compile(r"\s*([+-]?)(\d{1,3}):([0-5]?\d):([0-5]?\d(?:\.\d*)?)\s*")
-
-
-def _angle_deg(text: Any, *, hours: bool) -> float:
-    """Degrees of "19:59:28.4" (hours or degrees, minutes, seconds) or of plain degrees."""
-    if found := _SEXAGESIMAL.fullmatch(str(text)):
-        sign, whole, minutes, seconds = found.groups()
-        angle = int(whole) + int(minutes) / 60 + float(seconds) / 3600
-        return (-1 if sign == "-" else 1) * angle * (15 if hours else 1)
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        example = '"19:59:28.4" (hours) or 299.868' if hours else '"+40:44:02" or 40.734'
-        raise ValueError(f"{str(text)[:40]!r} is no angle: give {example} (degrees)") from None
 
 
 class _Entry(BaseModel):
@@ -52,8 +38,8 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, pattern=r"\S")
-    ra: Annotated[float, BeforeValidator(lambda text: _angle_deg(text, hours=True)), Field(ge=0, lt=360)]
-    dec: Annotated[float, BeforeValidator(lambda text: _angle_deg(text, hours=False)), Field(ge=-90, le=90)]
+    ra: Annotated[float, BeforeValidator(lambda text: angle_deg(text, hours=True)), Field(ge=0, lt=360)]
+    dec: Annotated[float, BeforeValidator(lambda text: angle_deg(text, hours=False)), Field(ge=-90, le=90)]
     reference_mhz: float = Field(gt=0)
     log_flux: tuple[float, ...] | None = Field(default=None, min_length=1)
     flux_jy: float | None = Field(default=None, gt=0)

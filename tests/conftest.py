@@ -8,11 +8,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from file_times import age, contents
-from site_of_tests import Site
+from site_of_tests import WARM, Site
+
+if TYPE_CHECKING:
+    from standing_broker import Broker
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Leave the user's home alone, before anything is imported that looks into it."""
     home = Path(tempfile.mkdtemp(prefix="orca-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    config.add_cleanup(WARM.end)
     for name in PRIVATE:
         os.environ.pop(name, None)
     caches = {"MPLCONFIGDIR": home / "matplotlib", "XDG_CACHE_HOME": home / "cache", "XDG_CONFIG_HOME": home / "config"}
@@ -123,6 +127,19 @@ def dask(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with standing_dask(site, tmp_path_factory.mktemp("dask"), "default", "imaging", "bandpass", "cosmology") as address:
         site.settings["dask"] = {"address": address}
         yield
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A RabbitMQ for all tests of this process: take a `queue.prefix` of your own (see standing_broker.py)."""
+    from orca.cluster.machine.broker import find_program
+
+    if find_program() is None:
+        pytest.skip("needs RabbitMQ")
+    from standing_broker import standing_broker
+
+    with standing_broker(tmp_path_factory.mktemp("broker")) as made:
+        yield made
 
 
 @pytest.fixture

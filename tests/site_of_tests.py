@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from warm_orca import WarmOrca
 
 ORCA = Path(sys.executable).with_name("orca")
+WARM = WarmOrca()
+PATIENCE_S = 240.0
 
 
 @dataclass
@@ -41,18 +44,25 @@ class Site:
     def command(self, *words: Any) -> list[str]:
         return [str(ORCA), *map(str, words)]
 
-    def run(self, *words: Any, cwd: Path | None = None, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """Run `orca` to its end."""
-        return subprocess.run(
-            self.command(*words),
-            env=self.environment(**settings),
-            cwd=cwd or self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+    def run(
+        self, *words: Any, cwd: Path | None = None, alone: bool = False, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `orca` to its end; a stage of the pipeline in a process that has imported it, unless `alone`."""
+        command, environment = self.command(*words), self.environment(**settings)
+        if words[0] != "run" or alone:
+            return subprocess.run(
+                command,
+                env=environment,
+                cwd=cwd or self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        out, err = self.folder / "stdout", self.folder / "stderr"
+        status = WARM.run(command[1:], environment, cwd or self.folder, out, err, PATIENCE_S)
+        return subprocess.CompletedProcess(command, status, out.read_text(), err.read_text())
 
     def start(self, *words: Any, **settings: Any) -> subprocess.Popen[str]:
         """Start `orca` and return at once."""

@@ -12,7 +12,10 @@ from pathlib import Path
 from site_of_tests import Site
 from waiting import wait_for
 
+from orca import config
 from orca.cluster import server
+from orca.cluster.nodes.parts import dask_environment
+from orca.cluster.pools import default_path
 
 
 @contextmanager
@@ -22,7 +25,9 @@ def standing_dask(site: Site, folder: Path, *pools: str) -> Iterator[str]:
     dask = str(Path(sys.executable).with_name("dask"))
     home = site.data / "prefect"
     own, _ = server.ensure(home)
-    environment = site.environment() | {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+    environment = site.environment()
+    environment |= dask_environment(config.load(Path(environment["ORCA_CONF"])))  # else they are busy while they idle
+    environment |= {"DASK_DISTRIBUTED__WORKER__DAEMON": "False", "ORCA_POOLS": str(never_replaced(folder))}
     environment |= server.client_environment(home, own.url)  # else each worker starts a server of its own
     common = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     scheduler = [dask, "scheduler", *common, "--port", "0"]
@@ -39,3 +44,10 @@ def standing_dask(site: Site, folder: Path, *pools: str) -> Iterator[str]:
         for process in reversed(started):
             process.terminate()
             process.wait(timeout=20)
+
+
+def never_replaced(folder: Path) -> Path:
+    """Work pools whose processes stay, however many tasks they have run."""
+    path = folder / "work_pools.yaml"
+    path.write_text(default_path().read_text().replace("tasks: 20", "tasks: 1000"))
+    return path

@@ -9,13 +9,16 @@ from typing import Any
 
 import psutil
 
+COMMAND_S = 1.5
+"""How often to ask where the answer is that of a command, which takes a second of a core."""
 
-def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:
+
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = 60.0, every_s: float = 0.05) -> Any:
     """What the condition returns once that is true."""
     end = time.monotonic() + patience_s
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not happen within {patience_s} s"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return value
 
 

@@ -33,6 +33,12 @@ def first_line(folder: Path) -> None:
     get_run_logger().info("logged by the flow")
 
 
+@flow(name="swallow")
+def swallow(measurement_sets: list[Path]) -> int:
+    """Take files, and do nothing with them."""
+    return len(measurement_sets)
+
+
 @flow(name="wait")
 def wait(folder: Path, seconds: float = 60.0) -> None:
     """Run until the file `go` is there, with a child process."""

@@ -16,6 +16,8 @@ from uuid import UUID
 
 import yaml
 
+LOOK_S = 0.25
+"""How often to look: most looks ask the server, which takes it and us 50 ms of a core."""
 PREFECT = Path(sys.executable).with_name("prefect")
 FLOWS = Path(__file__).with_name("warm_flows.py")
 
@@ -25,7 +27,7 @@ def until(condition: Callable[[], Any], patience_s: float = 90.0, what: str = "i
     end = time.monotonic() + patience_s
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not happen within {patience_s} s"
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
     return value
 
 
@@ -110,6 +112,7 @@ class WarmSite:
     def deploy(self, flow: str, pool: str) -> UUID:
         """Deploy a flow of `warm_flows.py`."""
         import warm_flows
+        from prefect.utilities.callables import parameter_schema
 
         with self.client() as client:
             flow_id = client.create_flow(getattr(warm_flows, flow))
@@ -121,6 +124,7 @@ class WarmSite:
                         entrypoint=f"{FLOWS.name}:{flow}",
                         path=str(FLOWS.parent),
                         work_pool_name=pool,
+                        parameter_openapi_schema=parameter_schema(getattr(warm_flows, flow)).model_dump_for_openapi(),
                     )
                 )
             )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from orca.antennas import antenna_key
 from orca.calibration.tables import Solutions, read_table
 from orca.errors import MismatchError
 
@@ -73,11 +74,6 @@ class Corrections(NamedTuple):
     left_flag: np.ndarray
     right_flag: np.ndarray
     touched: np.ndarray
-
-
-def antenna_key(name: str) -> str:
-    """The name of an antenna in the form in which names are compared: `LWA-266`, `LWA266` and `lwa266` are one."""
-    return name.replace("-", "").strip().upper()
 
 
 def jones(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orca.antennas import BadAntennas
+from orca.antennas import BadAntennas, antenna_key
 from orca.calibration.options import BlockOptions, SolveOptions
 from orca.errors import DataError, InputError, InvalidDataError
 from orca.sky import known_sources, read_pattern
@@ -98,8 +98,6 @@ def check_antennas(solve: SolveOptions, bad: BadAntennas, sources: Iterable[Path
 
 def unknown_antennas(wanted: Sequence[str | int], names: Sequence[str]) -> list[str | int]:
     """Those of some antennas, by number or by name, that an array does not have."""
-    from orca.calibration.apply import antenna_key  # here, as it takes a second to import
-
     known = {antenna_key(name) for name in names} | {str(number) for number in range(len(names))}
 
     def is_known(each: str) -> bool:

@@ -42,15 +42,33 @@ def tell_changes(changes: Sequence[Change], noun: str, source: str, *, dry_run: 
         typer.echo(f"{count} from {source}: {'nothing was changed (dry run)' if dry_run else 'changed'}")
 
 
+NARROWEST = 16
+"""Characters that a column keeps whose cells are broken into lines."""
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of plain text."""
+    """Print a table of plain text. Where it is too wide for the terminal, its widest columns are broken into lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    lines = [[line for cell in column for line in cell.split("\n")] for column in zip(columns, *rows, strict=True)]
+    broken = _broken([max(map(len, column)) for column in lines], console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number not in broken)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a name may look like markup
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console.print(table)
+
+
+def _broken(widths: Sequence[int], room: int) -> set[int]:
+    """Numbers of the columns that have to be broken into lines: of the widest ones, as few as will do."""
+    broken: set[int] = set()
+    for number in sorted(range(len(widths)), key=lambda column: -widths[column]):
+        whole = [width for column, width in enumerate(widths) if column not in broken]
+        if sum(whole) + NARROWEST * len(broken) + 2 * (len(widths) - 1) <= room:
+            break
+        broken.add(number)
+    return broken

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,25 @@ if TYPE_CHECKING:
     from orca.config import Config
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Starter = Callable[[str, str, dict[str, Any], "Config"], None]
+"""Gets module, name, arguments and settings of a flow."""
+_starter: ContextVar[Starter | None] = ContextVar("starter", default=None)
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")]
+
+
+@contextmanager
+def started_by(starter: Starter) -> Iterator[None]:
+    """Have flows that are run inside this context started by something else, and the command end with that."""
+    token = _starter.set(starter)
+    try:
+        yield
+    finally:
+        _starter.reset(token)
+
+
+def runs_here() -> bool:
+    """Whether flows run on this machine: only then it has to have the programs that they need."""
+    return _starter.get() is None
 
 
 def run_flow(module: str, name: str, arguments: dict[str, Any], settings: Config, *, quiet: bool) -> list[Outcome]:
@@ -40,6 +59,9 @@ def run_flow(module: str, name: str, arguments: dict[str, Any], settings: Config
     list of Outcome
         Of all units, sorted by their names. Raises what ended the flow, if that is not a unit that failed.
     """
+    if (starter := _starter.get()) is not None:
+        starter(module, name, arguments, settings)
+        raise typer.Exit
     from orca.cli.progress import watching
     from orca.cluster.session import open_session
 
@@ -74,7 +96,8 @@ def _cleared(scratch: Path, watcher: Watcher) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         sweep(scratch)
         done = sum(outcome.status != "failed" for outcome in watcher.outcomes)
-        watcher.note(f"interrupted with {done} done: the same command goes on from here")
+        of_all = f" of {watcher.total}" if watcher.total else ""
+        watcher.note(f"interrupted with {done}{of_all} done: the same command goes on from here")
         raise
 
 
@@ -126,7 +149,7 @@ def report(
     console.print(f"{summary(list(outcomes))}{escape(where)}", soft_wrap=True, highlight=False)
 
 
-def tell_warnings(outcomes: Sequence[Outcome]) -> None:
+def tell_warnings(outcomes: Sequence[Outcome], of: str = "tables") -> None:
     """Say on standard error what the results warn of, each once with the units that it concerns."""
     from orca.cli import complain
 
@@ -135,7 +158,20 @@ def tell_warnings(outcomes: Sequence[Outcome]) -> None:
         for warning in outcome.result.warnings if outcome.result else ():
             concerned.setdefault(warning, []).append(outcome.unit)
     for warning, units in concerned.items():
-        complain("warning", f"{units[0] if len(units) == 1 else f'{len(units)} tables'}: {warning}")
+        complain("warning", f"{units[0] if len(units) == 1 else f'{len(units)} {of}'}: {warning}")
+
+
+def tell_failures(outcomes: Sequence[Outcome]) -> None:
+    """Say on standard error why units failed, each reason once: they are long, and need the width of the terminal."""
+    from orca.cli import complain
+
+    concerned: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            concerned.setdefault(outcome.reason, []).append(outcome.unit)
+    for reason, units in concerned.items():
+        more = f" and {len(units) - 1} more" if len(units) > 1 else ""
+        complain("error", f"{units[0]}{more}: {reason}")
 
 
 def print_json(outcomes: Sequence[Outcome]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orca.cli import complain, configuration
-from orca.cli.flow import AsJson, Verbose, near, print_json, report, run_flow
+from orca.cli.flow import AsJson, Verbose, near, print_json, report, run_flow, runs_here
 from orca.cli.options import from_model
 from orca.errors import InputError
 from orca.wsclean import ImagingOptions, advice
@@ -49,7 +49,8 @@ def imaging(
     from orca.process import find_program
 
     settings = configuration()
-    find_program(settings.execs.wsclean, "execs.wsclean")
+    if runs_here():
+        find_program(settings.execs.wsclean, "execs.wsclean")
     if not any(path.exists() for path in measurement_sets):
         raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
 

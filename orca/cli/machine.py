@@ -27,7 +27,7 @@ def up(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask or flow-workers."),
+        typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask, trigger or flow-workers."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -187,6 +187,10 @@ def _print_work(overview: Overview) -> None:
     if overview.flow_runs:
         runs = [[run.name, run.state, run.pool, age(run.since)] for run in overview.flow_runs]
         print_table(["flow run", "state", "pool", "since"], runs)
+    for each in overview.waiting:
+        runs_wait = "1 flow run waits" if each.count == 1 else f"{each.count} flow runs wait"
+        why = f": {each.why}" if each.why else ""
+        typer.echo(f"{each.pool}: {runs_wait}, for up to {age(each.since)}{why}")
 
 
 def _print_how_to_go_on(settings: Config, standing: Standing) -> None:

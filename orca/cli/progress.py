@@ -34,15 +34,15 @@ class Watcher:
     def __init__(self, progress: Progress, title: str) -> None:
         self.outcomes: list[Outcome] = []
         self._progress = progress
-        self._total = 0
+        self.total = 0
         self._all = progress.add_task(title, total=None, step="starting Prefect and Dask")
         self._units: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
         """Take note of an event (from any thread)."""
         if event.planned:
-            self._total += event.planned
-            self._progress.update(self._all, total=self._total)
+            self.total += event.planned
+            self._progress.update(self._all, total=self.total)
             return
         if not event.unit:  # about all of them, such as that no worker has a slot for them
             self._progress.update(self._all, step=event.step)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orca.cli import complain, configuration
-from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_warnings
+from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_failures, tell_warnings
 from orca.cli.options import from_model
 from orca.errors import InputError
 from orca.reduction_options import OriginalOptions, ReductionOptions
@@ -58,14 +58,7 @@ def reduction(
     What is there already, made of the same files with the same options, is skipped. Originals stay, unless --originals
     trash is given; then those go to the trash that no --keep option names, each after its product was read back.
     """
-    if measurement_sets and (date or hours or last_hours or subbands):
-        raise InputError("Measurement Sets and a time were given", remedy="Give either")
-    if hours and date is None:
-        raise InputError("--hour needs a date", remedy="Give --date, or --last-hours")
-    if date is not None and last_hours is not None:
-        raise InputError("--date and --last-hours were given", remedy="Give either")
-    if measurement_sets and not any(path.exists() for path in measurement_sets):
-        raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
+    _check_asked(measurement_sets, bool(date), bool(hours), bool(last_hours), bool(subbands))
     if originals.originals == "keep" and originals.keep_lst:
         complain("note", "all originals are kept; --keep-lst says which are where --originals trash is given")
     settings = configuration()
@@ -86,13 +79,25 @@ def reduction(
     else:
         columns = ("block", "status", "seconds", "sets", "flagged", "RFI", "hours left", "to trash")
         report(outcomes, columns, [_row(outcome) for outcome in outcomes], right=columns[2:])
-        for outcome in outcomes:  # below the table: they are long, and need the width of the terminal
-            if outcome.status == "failed":
-                complain("error", f"{outcome.unit}: {outcome.reason}")
+        tell_failures(outcomes)
         _tell_cost(outcomes)
     tell_warnings(outcomes)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _check_asked(
+    measurement_sets: list[Path] | None, date: bool, hours: bool, last_hours: bool, subbands: bool
+) -> None:
+    """Refuse what contradicts itself."""
+    if measurement_sets and (date or hours or last_hours or subbands):
+        raise InputError("Measurement Sets and a time were given", remedy="Give either")
+    if hours and not date:
+        raise InputError("--hour needs a date", remedy="Give --date, or --last-hours")
+    if date and last_hours:
+        raise InputError("--date and --last-hours were given", remedy="Give either")
+    if measurement_sets and not any(path.exists() for path in measurement_sets):
+        raise InputError("there is no such Measurement Set", measurement_sets[0], "Check the name")
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ from typing import Any
 
 from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_logger
 
 
 def show_picture(name: str, jpeg: bytes, where: str, numbers: Mapping[str, Any]) -> None:
-    """A small picture with its place and its numbers."""
+    """A small picture with its place and its numbers; outside of a run there is no page for it."""
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return
     rows = "\n".join(f"| {key} | {value:.6g} |" for key, value in numbers.items() if isinstance(value, int | float))
     picture = base64.b64encode(jpeg).decode()
     markdown = f"![{name}](data:image/jpeg;base64,{picture})\n\n`{where}`\n\n| | |\n|:--|--:|\n{rows}\n"

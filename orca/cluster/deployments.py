@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions, DeploymentSchedule
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import construct_schedule
 from prefect.exceptions import MissingFlowError, ObjectNotFound, ScriptError
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
-from pydantic import BaseModel, ConfigDict
 
-import orca
-from orca.cluster import checked_yaml
 from orca.cluster.api import Change
-from orca.cluster.pools import PoolName, pool_name
+from orca.cluster.deployment_file import PACKAGED, Deployment, Schedule, choose, read_deployments
+from orca.cluster.pools import pool_name
 from orca.errors import ConfigError, InputError
 
-PACKAGED = Path(orca.__file__).parents[1] / "deployments" / "prefect.yaml"
-"""In a clone, which is how ORCA is installed."""
+__all__ = ["PACKAGED", "Wanted", "apply", "choose", "read_deployments", "wanted"]
+
 NONE = "none"
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Schedule(_Part):
-    """When: one of an interval in seconds and cron."""
-
-    slug: str
-    interval: float | None = None
-    anchor_date: str | None = None
-    cron: str | None = None
-    timezone: str = "UTC"
-
-
-class _WorkPool(_Part):
-    name: PoolName
-
-
-class Deployment(_Part):
-    """One entry of the file, in Prefect's own format; a part of what that can have."""
-
-    name: str
-    entrypoint: str
-    """Module and function."""
-    description: str
-    tags: list[str] = []
-    work_pool: _WorkPool
-    parameters: dict[str, Any] = {}
-    concurrency_limit: ConcurrencyLimitConfig | None = None
-    schedules: list[Schedule] = []
 
 
 @dataclass(frozen=True)
@@ -86,54 +50,6 @@ class Wanted:
     def full_name(self) -> str:
         """As the command line and the page have it."""
         return f"{self.flow}/{self.name}"
-
-
-class _File(_Part):
-    name: str
-    pull: list[Any] = []
-    deployments: list[Deployment]
-
-
-def read_deployments(path: Path = PACKAGED) -> list[Deployment]:
-    """Read the file.
-
-    Raises
-    ------
-    ConfigError
-        It is missing, is no YAML, or holds what is unknown or of the wrong type: each with its line.
-    """
-    return checked_yaml.load(path.absolute(), _File, _contradictions).deployments
-
-
-def _contradictions(file: _File) -> Iterator[tuple[str, str]]:
-    names = [entry.name for entry in file.deployments]
-    for number, entry in enumerate(file.deployments):
-        if entry.name in names[:number]:
-            yield f"deployments.{number}.name", f"there are two deployments {entry.name}"
-        for index, schedule in enumerate(entry.schedules):
-            if (schedule.interval is None) == (schedule.cron is None):
-                yield f"deployments.{number}.schedules.{index}", "expected one of interval and cron"
-    if file.pull:
-        yield "pull", "expected an empty list: the flows are installed with ORCA"
-
-
-def choose(deployments: Sequence[Deployment], names: Sequence[str]) -> list[Deployment]:
-    """Return those of some names; all without names.
-
-    Raises
-    ------
-    InputError
-        There is none of a name.
-    """
-    known = {entry.name: entry for entry in deployments}
-    chosen = {}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}"
-            raise InputError(f"there is no deployment {name}", remedy=hint)
-        chosen[name] = known[name]
-    return list((chosen or known).values())
 
 
 def wanted(deployments: Sequence[Deployment], prefix: str) -> list[Wanted]:
@@ -203,6 +119,8 @@ def _create(client: SyncPrefectClient, deployment: Wanted, there: DeploymentResp
     """Make or replace one."""
     entry = deployment.entry
     limit = entry.concurrency_limit
+    strategy = None if limit is None else ConcurrencyLimitStrategy(limit.collision_strategy)
+    options = None if strategy is None else ConcurrencyOptions(collision_strategy=strategy)
     paused = {schedule.slug for schedule in there.schedules if not schedule.active} if there else set()
     client.create_deployment(
         flow_id=client.create_flow_from_name(deployment.flow),
@@ -216,7 +134,7 @@ def _create(client: SyncPrefectClient, deployment: Wanted, there: DeploymentResp
         work_pool_name=deployment.pool,
         pull_steps=[],
         concurrency_limit=limit.limit if limit else None,
-        concurrency_options=ConcurrencyOptions(collision_strategy=limit.collision_strategy) if limit else None,
+        concurrency_options=options,
         schedules=[
             DeploymentScheduleCreate(slug=each.slug, schedule=_schedule(each), active=each.slug not in paused)
             for each in entry.schedules
@@ -243,7 +161,7 @@ def _differing(deployment: Wanted, there: DeploymentResponse | None) -> list[Cha
         (
             "collision strategy",
             now_options and now_options.collision_strategy.value,
-            limit and limit.collision_strategy.value,
+            limit and limit.collision_strategy,
         ),
         (
             "schedules",

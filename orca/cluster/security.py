@@ -8,7 +8,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from orca.config.secret import SecretUri
 from orca.disk import make_folder, storage_errors
 from orca.errors import ConfigError, InputError
 
@@ -83,6 +85,19 @@ def _files(folder: Path) -> tuple[str, dict[str, str]]:
                 f"holds no {mark.lower()} in PEM form", folder / name, "Make it with `orca cluster certs`"
             )
     return str(folder / CA), {"cert": str(folder / CERTIFICATE), "key": str(folder / KEY)}
+
+
+def secured(uri: SecretUri | Path, tls: Path | None) -> SecretUri | Path:
+    """An address of Redis that names the certificates of the cluster, if it is one with TLS and names none itself."""
+    if tls is None or isinstance(uri, Path) or uri.scheme != "rediss" or "ssl_ca_certs=" in uri.reveal():
+        return uri
+    return SecretUri(f"{uri.reveal()}{'&' if '?' in uri.reveal() else '?'}{redis_query(tls)}")
+
+
+def redis_query(tls: Path) -> str:
+    """The certificates of the cluster, as an address of Redis has them behind its question mark."""
+    files = {"ssl_ca_certs": tls / CA, "ssl_certfile": tls / CERTIFICATE, "ssl_keyfile": tls / KEY}
+    return "&".join(f"{name}={quote(str(path))}" for name, path in files.items())
 
 
 def make_certificates(folder: Path, names: Sequence[str], *, force: bool = False) -> list[Path]:

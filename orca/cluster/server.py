@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 from orca.cluster.ports import free_port
-from orca.cluster.server_settings import SERVER_SETTINGS
+from orca.cluster.server_settings import MEMORY, SERVER_SETTINGS
 from orca.config.secret import SecretUri
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
@@ -124,7 +124,7 @@ def environment(home: Path, url: str, database: SecretUri | None = None) -> dict
         PostgreSQL.
     """
     parts = urllib.parse.urlsplit(url)
-    own = {**QUIET, **SERVER_SETTINGS, "PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    own = {**QUIET, **SERVER_SETTINGS, **MEMORY, "PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
     own |= {"PREFECT_SERVER_API_HOST": str(parts.hostname), "PREFECT_SERVER_API_PORT": str(parts.port)}
     own["PREFECT_SERVER_UI_API_URL"] = url
     if database is not None:

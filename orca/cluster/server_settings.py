@@ -12,3 +12,6 @@ SERVER_SETTINGS = {
 
 A state is in the database a second late at most (the server takes whole seconds only).
 """
+MEMORY = {"MALLOC_ARENA_MAX": "2"}
+"""Each of the server's many threads would have memory of its own, and keep what it freed: what lives in the server does
+not grow with the task runs, but its size did by 17 kB a task run, and by 10 kB with this."""

@@ -124,6 +124,8 @@ class Queue(Section):
     """Separates the users of one cluster."""
     broker_uri: Annotated[SecretUri | None, _uri(("pyamqp", "amqp", "amqps"), "pyamqp://user:password@host:5672/vhost")]
     """RabbitMQ; None: none."""
+    management_uri: Annotated[SecretUri | None, _uri(("http", "https"), "http://user:password@host:15672")]
+    """RabbitMQ's management API; None: port 15672 of its host, where that answers."""
     result_backend_uri: Annotated[SecretUri | None, _redis]
     """Redis; None: a folder."""
 
@@ -173,6 +175,7 @@ class Paths(Section):
     images: Folder
     dynspec: Folder
     scratch: Folder
+    spool: Folder
     trash: Folder
 
     @model_validator(mode="before")

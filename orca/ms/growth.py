@@ -41,7 +41,7 @@ def settled(path: Path, settle_s: float) -> Iterator[None]:
     began = time.monotonic()
     if not path.exists():
         raise MissingDataError("there is no such file or folder", path, "Check the name.")
-    before = _snapshot(path)
+    before = snapshot(path)
     newest_ns = max((mtime for _, mtime in before.values()), default=path.stat().st_mtime_ns)
     young = abs(time.time() - newest_ns / 1e9) < settle_s
     growing = GrowingDataError("is still being written", path, "Try again when the recorder has closed it.")
@@ -55,7 +55,7 @@ def settled(path: Path, settle_s: float) -> Iterator[None]:
         raise growing
 
 
-def _snapshot(path: Path) -> Snapshot:
+def snapshot(path: Path) -> Snapshot:
     """Size and modification time (ns) of a file, or of all files in a folder but casacore's locks."""
     found: Snapshot = {}
     pending = [str(path)]
@@ -80,7 +80,7 @@ def _snapshot(path: Path) -> Snapshot:
 def _changes(path: Path, before: Snapshot, until: float) -> bool:
     """Whether anything changes until a moment of the monotonic clock."""
     while True:
-        if _snapshot(path) != before:
+        if snapshot(path) != before:
             return True
         left = until - time.monotonic()
         if left <= 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orca.calibration.apply import antenna_key
+from orca.antennas import antenna_key
 from orca.errors import InputError
 
 
@@ -86,3 +86,13 @@ class MsInfo:
                 )
             numbers.append(number)
         return sorted(set(numbers))
+
+    def known_numbers(self, antennas: Sequence[int | str]) -> list[int]:
+        """As `antenna_numbers`, of those antennas that the array has."""
+        numbers: list[int] = []
+        for antenna in antennas:
+            try:
+                numbers += self.antenna_numbers([antenna])
+            except InputError:
+                continue
+        return numbers

@@ -9,58 +9,27 @@ from __future__ import annotations
 
 import resource
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 from casacore import tables as ct
 
-from orca.averaging import average_block
 from orca.calibration.apply import Corrections, correct_block, jones
-from orca.errors import DataError, DeadDataError, InputError, InvalidDataError
+from orca.errors import DataError, DeadDataError, InputError
 from orca.flagging import Flagger, default_strategy
 from orca.ms.acceptance import Acceptance
-from orca.ms.archive import pack, unpack
-from orca.ms.blocks import blocks, open_table, read_column, unreadable
-from orca.ms.create import create_like
+from orca.ms.averaged import Averaged, Reduced, discard, finish
+from orca.ms.blocks import open_table, read_column, unreadable
 from orca.ms.growth import settled
-from orca.ms.info import MsInfo
 from orca.ms.members import Member, Rejected, accepted
 from orca.ms.stage import screen_block
-from orca.reduction_options import ReductionOptions
+from orca.reduction_options import ReductionOptions, check_options
 
 ROWS = 512
 """Rows of a block of rows: 24 integrations of 192 channels are 75 MB."""
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """One integration that was reduced.
-
-    Attributes
-    ----------
-    source : Path
-    averaged, flagmeta : Path
-        As written: the Measurement Set or a tar of it, and its flags at full resolution.
-    level : float
-        Median amplitude of XX and YY of cross correlations, as recorded.
-    zero_share, flagged_share : float
-        Of the samples at full resolution.
-    checksums : dict of int by name
-        CRC-32 of DATA, FLAG and the flags at full resolution, as they were when they were written.
-    """
-
-    source: Path
-    averaged: Path
-    flagmeta: Path
-    level: float
-    zero_share: float
-    flagged_share: float
-    checksums: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -106,6 +75,7 @@ def reduce_block(
     tables: Sequence[Path] = (),
     bad_antennas: Sequence[int | str] = (),
     acceptance: Acceptance | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ReducedBlock:
     """Flag the integrations of a block together, and write each averaged, with its flags at full resolution.
 
@@ -124,6 +94,8 @@ def reduce_block(
         Antennas of which everything is flagged; those that the array does not have are ignored.
     acceptance : Acceptance, optional
         What an integration must have.
+    progress : callable, optional
+        Called with how far it is, in words.
 
     Raises
     ------
@@ -136,11 +108,13 @@ def reduce_block(
     """
     options, accept = options or ReductionOptions(), acceptance or Acceptance()
     begin, begin_cpu = time.perf_counter(), time.process_time()
+    if progress:
+        progress(f"looking at {len(sources)} integrations")
     members, rejected = accepted(sources, folder, accept, options.max_level)
     written: _Written | None = None
     while members and written is None:
         try:
-            written = _Pass(members, options, tables, bad_antennas).run(accept.settle_s)
+            written = _Pass(members, options, tables, bad_antennas).run(accept.settle_s, progress)
         except _BrokenError as broken:
             members = [member for member in members if member is not broken.member]
             rejected.append(Rejected(broken.member.source, broken.reason))
@@ -151,7 +125,7 @@ def reduce_block(
         where = first.source.parent if first else folder
         raise DeadDataError(f"none of {len(sources)} integrations can be used{why}", where, "See the raw data.")
     return ReducedBlock(
-        members=tuple(_packed(member, options.tar, written.samples) for member in members),
+        members=tuple(finish(member, options.tar, written.samples) for member in members),
         rejected=tuple(sorted(rejected, key=lambda each: each.source.name)),
         rfi_share=written.found / (written.samples * len(members)),
         n_rows=members[0].info.n_rows,
@@ -161,37 +135,6 @@ def reduce_block(
         flagging_cpu_seconds=written.flagging_cpu_s,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-
-
-def check_reduced(checksums: Mapping[str, int], averaged: Path, flagmeta: Path, scratch: Path) -> None:
-    """Read a product back, and compare it with what was written.
-
-    Parameters
-    ----------
-    checksums : dict of int by name
-        `Reduced.checksums`.
-    averaged, flagmeta : Path
-        Where they were published.
-    scratch : Path
-        Takes what has to be unpacked.
-
-    Raises
-    ------
-    DataError
-        They differ, or cannot be read.
-    """
-    found = {"flagmeta": zlib.crc32(flagmeta.read_bytes()) if flagmeta.is_file() else -1, "DATA": 0, "FLAG": 0}
-    ms = averaged
-    if averaged.suffix == ".tar":
-        ms = unpack(averaged, scratch / f"{averaged.name}.read-back", settle_s=0)
-    with open_table(ms) as table:
-        for _, _, data, flag in blocks(table, ("DATA", "FLAG"), rows=ROWS):
-            found["DATA"] = zlib.crc32(data, found["DATA"])
-            found["FLAG"] = zlib.crc32(flag, found["FLAG"])
-    wrong = [name for name, value in checksums.items() if found[name] != value]
-    if wrong:
-        what = " and ".join(wrong)
-        raise InvalidDataError(f"{what} differ from what was written", averaged, "Reduce it again.")
 
 
 # ---- The pass ----
@@ -217,14 +160,9 @@ class _Pass:
     ) -> None:
         self.members, self.options = members, options
         info = self.info = members[len(members) // 2].info
-        if info.n_channels % options.average:
-            raise InputError(
-                f"{info.n_channels} channels cannot be averaged by {options.average}", info.path, "Give a divisor."
-            )
+        check_options(info, options)
         self.channels = options.channels()
-        if self.channels and self.channels[-1] >= info.n_channels:
-            raise InputError(f"has {info.n_channels} channels, none with the number {self.channels[-1]}", info.path)
-        dead = {*info.antenna_numbers(options.flag_antennas), *_known_antennas(info, bad_antennas)}
+        dead = {*info.antenna_numbers(options.flag_antennas), *info.known_numbers(bad_antennas)}
         self.is_dead = np.isin(np.arange(info.n_antennas), list(dead))
         self.corrections: Corrections | None = None
         if tables:
@@ -234,7 +172,7 @@ class _Pass:
         self.flagger = Flagger(strategy, len(members), info.n_channels, info.n_correlations)
         self.found, self.flagging_cpu_s = 0, 0.0
 
-    def run(self, settle_s: float) -> _Written:
+    def run(self, settle_s: float, progress: Callable[[str], None] | None) -> _Written:
         """Read, flag, average, write.
 
         Raises
@@ -248,8 +186,12 @@ class _Pass:
                 watches = [stack.enter_context(_Watch(member, settle_s)) for member in self.members]
                 inputs = [stack.enter_context(open_table(member.info.path)) for member in self.members]
                 antennas = self._baselines(inputs)
-                sinks = [stack.enter_context(_Sink(member, self.options.average)) for member in self.members]
+                sinks = [stack.enter_context(Averaged(member, self.options.average)) for member in self.members]
+                tenth = 0
                 for rows, data, flag in self._read(inputs):
+                    if progress and 10 * rows.stop // self.info.n_rows > tenth:
+                        tenth = 10 * rows.stop // self.info.n_rows
+                        progress(f"flagging and averaging {len(sinks)}: {tenth}0 %")
                     self._treat(data, flag, antennas[0][rows], antennas[1][rows])
                     for t, sink in enumerate(sinks):
                         sink.write(rows.start, data[t], flag[t])
@@ -257,7 +199,7 @@ class _Pass:
                     watch.check()
         except BaseException:
             for member in self.members:
-                _remove(member)
+                discard(member)
             raise
         return _Written(samples, self.found, self.flagging_cpu_s)
 
@@ -311,17 +253,6 @@ class _Pass:
         self.flagging_cpu_s += time.process_time() - begin
 
 
-def _known_antennas(info: MsInfo, bad: Sequence[int | str]) -> list[int]:
-    """Numbers of those of the known bad antennas that this array has."""
-    numbers: list[int] = []
-    for antenna in bad:
-        try:
-            numbers += info.antenna_numbers([antenna])
-        except InputError:
-            continue
-    return numbers
-
-
 class _Watch:
     """Tells whether a member changes while it is read."""
 
@@ -343,65 +274,4 @@ class _Watch:
         self._settled = settled(self._member.source, 0)  # the old one ends unfinished, if it was not checked
 
 
-class _Sink:
-    """Where a member's averaged rows and its flags go."""
-
-    def __init__(self, member: Member, factor: int) -> None:
-        self._member, self._factor = member, factor
-        self._stack = ExitStack()
-        self._table: ct.table
-        self._flags: BinaryIO
-        self._weight: np.ndarray
-
-    def __enter__(self) -> _Sink:
-        info = self._member.info
-        new = create_like(info.path, self._member.averaged, n_channels=info.n_channels // self._factor)
-        self._table = self._stack.enter_context(new)
-        self._flags = self._stack.enter_context(self._member.flagmeta.open("wb"))
-        self._weight = self._table.getcol("WEIGHT")
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if exc[0] is None:
-            self._table.putcol("WEIGHT", self._weight)
-            with np.errstate(divide="ignore"):
-                sigma = np.where(self._weight > 0, 1 / np.sqrt(self._weight), 0)
-            self._table.putcol("SIGMA", sigma.astype(np.float32))
-        self._stack.close()
-
-    def write(self, start: int, data: np.ndarray, flag: np.ndarray) -> None:
-        """Average and write some rows; (n_rows, n_channels, n_correlations)."""
-        mean, empty, weight = average_block(data, flag, self._factor)
-        packed = np.packbits(flag)
-        self._weight[start : start + len(data)] *= weight
-        self._table.putcol("DATA", mean, start, len(mean))
-        self._table.putcol("FLAG", empty, start, len(mean))
-        self._flags.write(packed.tobytes())
-        self._member.flagged += int(np.count_nonzero(flag))
-        for name, array in (("DATA", mean), ("FLAG", empty), ("flagmeta", packed)):
-            self._member.count(name, array)
-
-
-def _packed(member: Member, tar: bool, samples: int) -> Reduced:
-    averaged = member.averaged
-    if tar:
-        averaged = pack(member.averaged)
-    return Reduced(
-        source=member.source,
-        averaged=averaged,
-        flagmeta=member.flagmeta,
-        level=member.level,
-        zero_share=member.zeros / samples,
-        flagged_share=member.flagged / samples,
-        checksums=member.checksums,
-    )
-
-
-def _remove(member: Member) -> None:
-    from orca.disk import remove
-
-    for path in (member.averaged, member.flagmeta):
-        remove(path)
-
-
-__all__ = ["Reduced", "ReducedBlock", "Rejected", "check_reduced", "reduce_block"]
+__all__ = ["Reduced", "ReducedBlock", "Rejected", "reduce_block"]

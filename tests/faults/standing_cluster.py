@@ -26,6 +26,8 @@ from orca.procfs import marked
 sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
 from standing_stack import Stack
 
+LOOK_S = 0.25
+"""How often to look, where each look takes a process or a request."""
 NODES = ("nodea", "nodeb")
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -35,7 +37,7 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> 
     end = time.monotonic() + patience_s
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not come within {patience_s} s"
-        time.sleep(0.1)
+        time.sleep(LOOK_S)
     return value
 
 
@@ -170,7 +172,7 @@ class Cluster:
         end = time.monotonic() + patience_s
         while (state := self.state(run)).get("name") != name:
             assert time.monotonic() < end, f"not {name} within {patience_s} s: {state}\n{self.told(run)}"
-            time.sleep(0.1)
+            time.sleep(LOOK_S)
         return state
 
     def states(self, run: str) -> list[tuple[str, str]]:

@@ -127,7 +127,7 @@ def test_interrupted_killed_and_run_twice_at_once_the_tables_are_those_of_an_und
     assert list(published(out)) == ["20260110_delay.delay"]
 
     with ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(lambda _: site.run(*words, "--json"), range(2)))
+        runs = list(pool.map(lambda _: site.run(*words, "--json", alone=True), range(2)))
     for run in runs:
         assert run.returncode == 0, run.stderr
         status = {name: entry["status"] for name, entry in outcomes(run).items()}

@@ -13,11 +13,16 @@ from typing import Any
 import psutil
 import pytest
 from site_of_tests import Site, outcomes, script
-from waiting import argv, family, wait_for
+from waiting import COMMAND_S, argv, family, wait_for
 
 from orca.ms.simulate import SimulationOptions, simulate
 
+OWN = {"workers": 1}
+"""A Dask cluster of the flow's own, which is killed with it; the other runs use the one that stands."""
 SMALL = ("--size", "512", "--scale", "0.2", "--extra", "-maxuv-l 100")
+
+
+pytestmark = pytest.mark.usefixtures("dask")
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +51,10 @@ def imagers(stalling: Path) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_killed_worker_costs_a_repetition_and_a_killed_server_is_started_again(
-    site: Site, integration: Path, stalling: Path, tmp_path: Path
-) -> None:
+def test_a_killed_worker_costs_a_repetition(site: Site, integration: Path, stalling: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("run", "imaging", integration, *SMALL, "--out", out)
-    command = site.start(*words, execs={"wsclean": str(stalling)})
+    command = site.start(*words, execs={"wsclean": str(stalling)}, dask=OWN)
     wait_for((tmp_path / "started").exists, "imaging")
     first = imagers(stalling)
     os.kill(dask_worker(command).pid, signal.SIGKILL)
@@ -67,16 +70,6 @@ def test_a_killed_worker_costs_a_repetition_and_a_killed_server_is_started_again
     assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
     assert [path for path in site.leftovers() if path.startswith(str(site.scratch))] == []
 
-    def server() -> Any:
-        return json.loads(site.run("status", "--json").stdout)["server"]
-
-    killed = server()["pid"]
-    os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: server() is None, "the end of the server")
-    again = site.run(*words, "--json", execs={"wsclean": str(stalling)})
-    assert [made["status"] for made in outcomes(again).values()] == ["skipped"]
-    assert server()["pid"] != killed
-
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
@@ -84,7 +77,7 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
 ) -> None:
     out = tmp_path / "out"
     words = ("run", "imaging", integration, *SMALL, "--out", out)
-    command = site.start(*words, execs={"wsclean": str(stalling)})
+    command = site.start(*words, execs={"wsclean": str(stalling)}, dask=OWN)
     wait_for((tmp_path / "started").exists, "imaging")
     started = family(command)
     command.send_signal(number)
@@ -100,3 +93,32 @@ def test_a_killed_flow_leaves_no_program_and_no_file_and_the_next_run_completes(
     assert [(made["status"], made["reason"]) for made in outcomes(again).values()] == [("done", "")]
     assert imagers(stalling) == []
     assert site.leftovers() == []
+
+
+def test_a_program_on_a_cluster_that_stands_ends_soon_after_the_flow_was_killed(
+    site: Site, integration: Path, tmp_path: Path
+) -> None:
+    stalling = script(tmp_path / "stalling-wsclean", f"touch {tmp_path}/started; sleep 300")
+    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out")
+    command = site.start(*words, execs={"wsclean": str(stalling)})
+    wait_for((tmp_path / "started").exists, "imaging")
+    command.send_signal(signal.SIGKILL)
+    command.wait(timeout=90)
+    wait_for(lambda: not imagers(stalling), "the end of the imager", patience_s=120.0)
+    wait_for(lambda: not site.leftovers(), "the sweeping of scratch", patience_s=90.0)
+    assert list((tmp_path / "out").glob("*.fits")) == []
+
+
+def test_a_killed_server_is_started_again(site: Site, integration: Path, tmp_path: Path) -> None:
+    """The last test here: the cluster that stands knows the server that is killed."""
+
+    def server() -> Any:
+        return json.loads(site.run("status", "--json").stdout)["server"]
+
+    killed = server()["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: server() is None, "the end of the server", every_s=COMMAND_S)
+    words = ("run", "imaging", integration, *SMALL, "--out", tmp_path / "out", "--json")
+    made = outcomes(site.run(*words, dask=OWN))
+    assert [entry["status"] for entry in made.values()] == ["done"]
+    assert server()["pid"] != killed

@@ -37,7 +37,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         patch.setattr(questions, "PATIENCE_S", 30.0)  # of a busy machine
         site = Site(tmp_path_factory.mktemp("cluster"), {"queue": {"prefix": "alice"}})
-        unused = ("rabbitmq", "flow-worker-bandpass", "flow-worker-cosmology")
+        unused = ("rabbitmq", *(f"flow-worker-{pool}" for pool in POOLS if pool != "default"))
         stack = Stack(site, without=unused, pools={"hosts": [*NODES]})
         result = stack.up()
         try:

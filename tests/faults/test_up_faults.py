@@ -20,7 +20,7 @@ from orca.ms.simulate import SimulationOptions, simulate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
 from standing_stack import Stack
-from waiting import wait_for
+from waiting import COMMAND_S, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         f"while [ -e {folder}/hold ]; do sleep 0.1; done; test -e {folder}/stall && touch {folder}/stalls && sleep 300"
     )
     imager = script(folder / "imager", f'{waits}; exec wsclean "$@"')
-    unused = ("flow-worker-bandpass", "flow-worker-cosmology")
+    unused = ("flow-worker-default", "flow-worker-bandpass", "flow-worker-cosmology")
     made = Stack(Site(folder, {"execs": {"wsclean": str(imager)}, "limits": {"settle_s": 0.0}}), without=unused)
     result = made.up()
     yield made
@@ -48,7 +48,7 @@ def test_killed_parts_come_back_at_their_addresses(stack: Stack) -> None:
         kill(part["pid"])
     down = stack.site.run("status")
     assert down.returncode == 1, "half of it was down"
-    wait_for(lambda: stack.status()["healthy"], "all parts again", patience_s=180)
+    wait_for(lambda: stack.status()["healthy"], "all parts again", 180, COMMAND_S)
     after = {part["name"]: part for part in stack.status()["parts"]}
     assert {name: part["address"] for name, part in after.items()} == {n: p["address"] for n, p in before.items()}
     assert all(after[name]["pid"] != part["pid"] for name, part in before.items())
@@ -91,7 +91,7 @@ def test_drain_waits_for_the_flow_runs(stack: Stack, tmp_path: Path) -> None:
     hold = stack.site.folder / "hold"
     hold.touch()
     start_imaging(stack, tmp_path)
-    wait_for(lambda: stack.status()["flow_runs"], "the flow run")
+    wait_for(lambda: stack.status()["flow_runs"], "the flow run", every_s=COMMAND_S)
     command, log = stack.site.start("down", "--drain"), stack.site.folder / "background.log"
     wait_for(lambda: "waiting for flow runs: imaging" in log.read_text(), "the word that it waits")
     hold.unlink()
@@ -102,7 +102,7 @@ def test_drain_waits_for_the_flow_runs(stack: Stack, tmp_path: Path) -> None:
 
 def test_down_leaves_no_flow_run_in_running_and_no_program(stack: Stack, tmp_path: Path) -> None:
     (stack.site.folder / "stall").touch()
-    assert stack.up().returncode == 0
+    assert replace(stack, without=(*stack.without, "rabbitmq")).up().returncode == 0
     start_imaging(stack, tmp_path)
     wait_for((stack.site.folder / "stalls").exists, "the imager")
     assert stack.status()["flow_runs"][0]["state"] == "Running"

@@ -65,30 +65,26 @@ def test_a_crash_of_its_own_is_not_tried_again(site: WarmSite, tmp_path: Path) -
     assert site.names(run)[-1] == "Crashed"
 
 
-def test_a_killed_flow_leaves_no_task_run_running_and_no_dask_worker(site: WarmSite, tmp_path: Path) -> None:
+def test_a_killed_flow_leaves_no_task_run_running_and_no_dask_worker_and_nor_does_a_cancelled_one(
+    site: WarmSite, tmp_path: Path
+) -> None:
+    """It is killed, runs again by itself, and is cancelled then."""
+    from prefect.states import Cancelling
+
     run = site.run(site.deploy("on_dask", "warm"), folder=str(tmp_path))
-    task_pid = start(tmp_path, 0, 90)["pid"]
+    first = start(tmp_path, 0, 90)["pid"]
     with site.client() as client:
         until(lambda: [one for one in _tasks(client, run) if one.state_name == "Running"], what="a task in Running")
         [record] = [one for one in records(site.home / "runs") if one.flow_run_id == str(run)]
         os.kill(record.process.pid, signal.SIGKILL)
-        until(lambda: not alive(task_pid), 40, "the end of the Dask worker")
+        until(lambda: not alive(first), 40, "the end of the Dask worker")
         until(lambda: [one for one in _tasks(client, run) if one.state_name == "Crashed"], 40, "the mark of the task")
-        (tmp_path / "go").touch()
-        site.ends(run, "Completed", 90)
-        until(lambda: sorted(one.state_name for one in _tasks(client, run)) == ["Completed", "Crashed"])
-
-
-def test_cancelling_a_flow_ends_its_tasks_on_dask(site: WarmSite, tmp_path: Path) -> None:
-    from prefect.states import Cancelling
-
-    run = site.run(site.deploy("on_dask", "warm"), folder=str(tmp_path))
-    task_pid = start(tmp_path, 0, 90)["pid"]
-    with site.client() as client:
+        second = start(tmp_path, 1, 90)["pid"]
         client.set_flow_run_state(run, Cancelling())
-        until(lambda: not alive(task_pid), 40, "the end of the Dask worker")
+        until(lambda: not alive(second), 40, "the end of the next Dask worker")
         site.ends(run, "Cancelled", 40)
         until(lambda: {one.state.type.value for one in _tasks(client, run)} <= {"CRASHED", "CANCELLED", "FAILED"})
+        assert len(_tasks(client, run)) == 2
 
 
 def _tasks(client: object, run: object) -> list:

@@ -1,4 +1,7 @@
-"""`orca run delay | bandpass` over several days: what is taken from an earlier one, said of it, and kept of it."""
+"""`orca run delay | bandpass` over several days: what is taken from an earlier one, said of it, and kept of it.
+
+And what images measure that are made with the tables that were found.
+"""
 
 from __future__ import annotations
 
@@ -174,3 +177,30 @@ def test_the_progress_of_a_night_counts_all_tables_from_the_start(site: Site, ra
     assert process.wait(timeout=60) == 1  # one integration is no bandpass
     counts = re.findall(r"\s(\d)/(\d)\s", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
     assert {total for _, total in counts} == {"3"}
+
+
+def test_fluxes_of_bright_sources_are_right_within_three_percent(site: Site, tmp_path: Path) -> None:
+    """From simulated gains to fluxes: recorded, calibrated by us, imaged with the tables that are found, measured."""
+    raw, tree = tmp_path / "raw", {"paths": {"calibration": str(tmp_path / "calibration")}}
+    start = datetime(2026, 1, 10, 20, 31, 43, tzinfo=UTC)
+    common = {"antennas": 96, "channels": 24, "dead_antennas": (17,), "dead_polarizations": ("30X",)}
+    sets = simulate(raw, SimulationOptions(start=start, integrations=3, **common))
+    night = start - timedelta(hours=3)  # another sky: Cyg A is low, and Cas A lower
+    sets += simulate(raw, SimulationOptions(start=night, integrations=1, **common))
+    age(raw)
+    words = ("--date", FIRST.date(), "--raw", raw, "--integrations", 3, "--min-integrations", 3, "--no-delay")
+    done = site.run("run", "bandpass", *words, **tree)
+    assert done.returncode == 0, done.stderr
+    fine = ("--size", 1792, "--scale", 0.07, "--extra", "-maxuv-l 350")  # the beam is two pixels wide
+    images = (*fine, "--out", tmp_path / "images", "--calibration", "require", "--json")
+    result = site.run("run", "imaging", sets[1], sets[3], *images, **tree)
+    assert result.returncode == 0, result.stderr
+    made = outcomes(result)
+    for path, names in ((sets[1], ("Cyg A", "Cas A")), (sets[3], ("Cyg A",))):
+        sky = json.loads((raw / "truth" / f"{path.stem}.sky.json").read_text())
+        apparent = {source["name"]: source["apparent_jy"] for source in sky["sources"]}
+        for name in names:
+            quality = made[path.stem]["quality"]
+            assert quality[f"I {name} peak_jy"] == pytest.approx(apparent[name], rel=0.03)
+            assert quality[f"I {name} expected_jy"] == pytest.approx(apparent[name], rel=1e-3)
+            assert quality[f"I {name} offset_px"] < 0.1

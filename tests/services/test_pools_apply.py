@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 NIGHTLY = "nightly-calibration/nightly-calibration"
 ALL = [
     "bandpass/bandpass",
+    "catch-up/catch-up",
     "cosmology/cosmology",
     "delay/delay",
     "imaging/imaging",
@@ -37,6 +38,7 @@ ALL = [
     "reduction/reduction",
     "reduction/reduction-hour",
     "reduction/reduction-night",
+    "spectrum/spectrum",
 ]
 
 

@@ -331,6 +331,7 @@ def compare_with_truth(raw: Path, path: Path, folder: Path, monkeypatch: pytest.
     monkeypatch.setattr("flows.imaging.show_picture", lambda *_: None)
     tables = tuple(raw / "truth" / f"73MHz.truth.{kind}" for kind in ("delay", "bandpass"))
     machines = ImagingMachines(
+        trash=folder / "trash",
         scratch=folder,
         threads=2,
         memory_gb=2,

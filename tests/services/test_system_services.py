@@ -16,7 +16,7 @@ from cluster_tasks import runs, wait_for_file
 from distributed import Client
 from site_of_tests import ORCA
 from some_cluster import TESTS
-from waiting import wait_for
+from waiting import COMMAND_S, wait_for
 
 from orca import config
 from orca.cluster import server
@@ -155,7 +155,7 @@ def test_the_server_answers_with_our_settings_and_a_flow_worker_serves_its_pool(
     environ = Path(f"/proc/{first.pid}/environ").read_text().split("\0")
     assert {f"{key}={value}" for key, value in {**server.QUIET, **SERVER_SETTINGS}.items()} <= set(environ)
     assert "imaging" in services.orca("pools", "apply")
-    wait_for(lambda: f"{NODE}-imaging" in services.orca("pools", "ls"), "the flow worker", 60)
+    wait_for(lambda: f"{NODE}-imaging" in services.orca("pools", "ls"), "the flow worker", 60, COMMAND_S)
     flows.terminate()
     flows.wait(timeout=90)
     assert "takes no new flow runs" in services.log("orca-flows@imaging.service")

@@ -249,7 +249,10 @@ def test_the_configuration_is_frozen_and_pickles(file: Path) -> None:
         ("execs: {zzz: 1}", "1: execs.zzz: unknown key; known here: wsclean, aoflagger"),
         ("cluster: a\ncluster: b", "2: cluster: given twice, first in line 1"),
         ("queue: {prefix: a}\nqueue: {prefix: b}", "2: queue: given twice, first in line 1"),
-        ("queue: x", "1: queue: expected a section with keys below it (prefix, broker_uri, result_backend_uri)"),
+        (
+            "queue: x",
+            "1: queue: expected a section with keys below it (prefix, broker_uri, management_uri, result_backend_uri)",
+        ),
         ("- a", "1: expected sections such as `queue:` with keys below them"),
         ("telescope:\n\n  n_ant: many", "3: telescope.n_ant: expected a whole number, found text"),
         ("telescope: {n_ant: 1}", "1: telescope.n_ant: expected a number of at least 2, found 1"),

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from orca.errors import DeadlineError, InputError, MissingDataError, ProgramError, StoppedError
-from orca.isolation import run_isolated
+from orca.isolation import run_isolated, tell
 from orca.process import run
 
 
@@ -68,6 +68,25 @@ def test_isolated_calls_at_the_same_time_get_each_their_own_result():
 
 def test_isolated_large_arguments_and_results_pass():
     assert run_isolated(bytes.__add__, b"x" * 5_000_000, b"y", deadline_s=40) == b"x" * 5_000_000 + b"y"
+
+
+def tell_and(result):
+    tell("half")
+    tell("nearly")
+    if result is None:
+        os.abort()
+    return result
+
+
+def test_isolated_function_tells_how_far_it_is():
+    heard = []
+    assert run_isolated(tell_and, "done", deadline_s=40, listen=heard.append) == "done"
+    assert heard == ["half", "nearly"]
+    assert run_isolated(tell_and, "done", deadline_s=40) == "done"
+    with pytest.raises(ProgramError):
+        run_isolated(tell_and, None, deadline_s=40, listen=heard.append)
+    assert heard == ["half", "nearly"] * 2
+    tell("nobody listens here")
 
 
 def test_isolated_exception_is_raised_as_it_is_with_its_traceback():
@@ -133,7 +152,7 @@ def test_isolated_child_does_not_run_the_main_script_again(tmp_path):
         textwrap.dedent("""
             print("main script runs")
             from orca.errors import InputError
-            from orca.isolation import run_isolated
+            from orca.isolation import run_isolated, tell
             print("result", run_isolated(abs, -3, deadline_s=20))
             def local(): ...
             try:

@@ -225,7 +225,7 @@ def test_a_path_with_detours_is_refused(path):
         lambda: naming.dynspec_path("/d", "..", START, "XX"),
         lambda: naming.dynspec_path("/d", "a/b", START, "XX"),
         lambda: naming.dynspec_path("/d", "", START, "XX"),
-        lambda: naming.dynspec_path("/d", "mean", START, "I"),
+        lambda: naming.dynspec_path("/d", "mean", START, "Q"),
     ],
 )
 def test_no_path_is_made_of_what_cannot_be(make):

@@ -19,6 +19,7 @@ from orca.recordings import (
     middle_of,
     nearest,
     recordings,
+    strangers,
     subbands_recorded,
 )
 from orca.telescope import INTEGRATION_S
@@ -222,3 +223,13 @@ def test_hours_of_a_day_with_recordings(record: Callable[..., Path], tmp_path: P
     record(at(0, 0, 3)), record(at(20)), record(at(23, 59, 59)), record(at(3, day=11)), record(at(4), band="55MHz")
     (record(at(5)).rename(tmp_path / "elsewhere"))
     assert hours_recorded(tmp_path, BAND, at(12)) == [0, 20, 23]
+
+
+def test_names_that_no_recorder_gives_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "73MHz" / "2026-01-10" / "18"
+    for name in ("20260110_180000_73MHz.ms", "20260110_180010_73MHz_retain.ms", "mine.ms", ".hidden.ms", "notes.txt"):
+        (folder / name).mkdir(parents=True)
+    assert [path.name for path in strangers([folder, tmp_path / "none"])] == [
+        "20260110_180010_73MHz_retain.ms",
+        "mine.ms",
+    ]

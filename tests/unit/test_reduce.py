@@ -17,9 +17,10 @@ from casacore import tables as ct
 
 from orca.errors import DataError, DeadDataError, InputError, InvalidDataError, TruncatedDataError
 from orca.ms.acceptance import Acceptance
+from orca.ms.averaged import check_reduced
 from orca.ms.flagmeta import read_flagmeta
 from orca.ms.inspect import inspect
-from orca.ms.reduce import ReducedBlock, check_reduced, reduce_block
+from orca.ms.reduce import ReducedBlock, reduce_block
 from orca.ms.stage import stage
 from orca.ms.truth import truth_paths
 from orca.reduction_options import ReductionOptions

@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[2]
 TELESCOPE = ROOT / "work_pools.yaml"
 KEPT = ROOT / "deployments" / "systemd"
 RECORDERS = [f"lwacalim{number:02d}" for number in range(1, 9)]
-SERVICES = ("orca-server.service", "orca-scheduler.service", "orca-flows@.service", "orca-dask@.service")
+SERVICES = (
+    "orca-server.service",
+    "orca-scheduler.service",
+    "orca-flows@.service",
+    "orca-trigger.service",
+    "orca-dask@.service",
+)
 PASSWORDS = ("secret-of-broker", "secret-of-redis", "secret-of-database")
 CLUSTER = {
     "prefect": {
@@ -130,7 +136,8 @@ def test_each_host_starts_what_belongs_there(here: Site, telescope: WorkPools) -
         wanted = [f"orca-dask@{i}.service" for i in range(len(telescope.processes(host)))]
         if host == "lwacalim00":
             first = ["orca-server.service", "orca-scheduler.service"]
-            wanted = [*first, *(f"orca-flows@{pool}.service" for pool in POOLS), *wanted]
+            flows = [f"orca-flows@{pool}.service" for pool in POOLS]
+            wanted = [*first, *flows, "orca-trigger.service", *wanted]
         assert values(files["orca.target"], "Wants") == wanted
         templates = {f"{name.partition('@')[0]}@.service" if "@" in name else name for name in wanted}
         assert {name for name in files if name in SERVICES} == templates

@@ -12,7 +12,9 @@ import json
 import os
 import secrets
 import shutil
+import socket
 from pathlib import Path
+from typing import Any
 
 from orca.cluster.machine.standing import write_private
 from orca.cluster.nodes.parts import Part
@@ -52,7 +54,8 @@ def broker_part(folder: Path, host: str, ports: dict[str, int], password: str, t
     host : str
         It listens there.
     ports : dict of int
-        ``rabbitmq``, ``rabbitmq-nodes`` and ``epmd``; the last two on the loopback interface.
+        ``rabbitmq``, ``rabbitmq-nodes`` and ``epmd``, the last two on the loopback interface; ``rabbitmq-management``
+        for the management API, which is left out without it, or where it is not installed.
     password : str
         Of the user `USER`.
     tls : Path, optional
@@ -61,18 +64,38 @@ def broker_part(folder: Path, host: str, ports: dict[str, int], password: str, t
     folder.mkdir(exist_ok=True)
     lines = ["log.console = true", "log.console.level = warning", "log.file = false"]
     lines += [f"load_definitions = {folder}/definitions.json"]
+    script = find_program() or Path("rabbitmq-server")
     address = f"{host}:{ports['rabbitmq']}"
     if tls is None:
         lines += [f"listeners.tcp.1 = {address}"]
     else:
-        files = {"cacertfile": CA, "certfile": CERTIFICATE, "keyfile": KEY}
-        lines += ["listeners.tcp = none", f"listeners.ssl.1 = {address}"]
-        lines += [f"ssl_options.{key} = {tls / name}" for key, name in files.items()]
-        lines += ["ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true"]
+        lines += ["listeners.tcp = none", f"listeners.ssl.1 = {address}", *_certificates("ssl_options", tls)]
+    managed = "rabbitmq-management" in ports and _has_management(script)
+    if managed:
+        lines += _management(host, ports["rabbitmq-management"], tls)
     write_private(folder / "rabbitmq.conf", "\n".join(lines) + "\n")
+    write_private(folder / "enabled_plugins", "[rabbitmq_management].\n" if managed else "[].\n")
     write_private(folder / "definitions.json", _definitions(password))
-    script = find_program() or Path("rabbitmq-server")
     return Part("rabbitmq", (str(script), "-noinput"), _environment(folder, ports))
+
+
+def _has_management(script: Path) -> bool:
+    """Whether the plugin is there: with one that is missing, RabbitMQ would not start."""
+    return any((script.parent.parent / "plugins").glob("rabbitmq_management-*"))
+
+
+def _management(host: str, port: int, tls: Path | None) -> list[str]:
+    """Where the management API listens: it takes no names."""
+    kind, address = "tcp" if tls is None else "ssl", socket.getaddrinfo(host.strip("[]"), port)[0][4][0]
+    lines = [f"management.{kind}.ip = {address}", f"management.{kind}.port = {port}"]
+    return lines if tls is None else [*lines, *_certificates("management.ssl", tls)]
+
+
+def _certificates(prefix: str, folder: Path) -> list[str]:
+    """Who connects has to have a certificate of the cluster, too."""
+    files = {"cacertfile": CA, "certfile": CERTIFICATE, "keyfile": KEY}
+    lines = [f"{prefix}.{key} = {folder / name}" for key, name in files.items()]
+    return [*lines, f"{prefix}.verify = verify_peer", f"{prefix}.fail_if_no_peer_cert = true"]
 
 
 def _environment(folder: Path, ports: dict[str, int]) -> dict[str, str]:
@@ -95,12 +118,17 @@ def _environment(folder: Path, ports: dict[str, int]) -> dict[str, str]:
 
 def _definitions(password: str) -> str:
     """Our user and his host, taken over at each start; RabbitMQ's guest is not made then."""
+    return json.dumps(user_definitions(USER, password, "/", "administrator"))
+
+
+def user_definitions(name: str, password: str, vhost: str, tag: str) -> dict[str, Any]:
+    """A user who may do all in a vhost, and the vhost, as RabbitMQ imports them; the password as a hash."""
     salt = secrets.token_bytes(4)
     user = {
-        "name": USER,
+        "name": name,
         "password_hash": base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode(),
         "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": "administrator",
+        "tags": tag,
     }
-    everything = {"user": USER, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
-    return json.dumps({"users": [user], "vhosts": [{"name": "/"}], "permissions": [everything]})
+    everything = {"user": name, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+    return {"users": [user], "vhosts": [{"name": vhost}], "permissions": [everything]}

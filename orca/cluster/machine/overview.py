@@ -78,6 +78,26 @@ class FlowRun:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Flow runs of a pool that should have begun.
+
+    Attributes
+    ----------
+    pool : str
+    count : int
+    since : float or None
+        Unix time at which the first should have.
+    why : str
+        Empty where nothing stands in the way: they are about to begin.
+    """
+
+    pool: str
+    count: int
+    since: float | None
+    why: str
+
+
+@dataclass(frozen=True)
 class Overview:
     """Everything at one instant.
 
@@ -92,6 +112,7 @@ class Overview:
         Pool -> node -> (used, offered).
     tasks : tuple of Task
     flow_runs : tuple of FlowRun
+    waiting : tuple of Waiting
     """
 
     parts: tuple[PartState, ...]
@@ -100,6 +121,7 @@ class Overview:
     slots: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
     flow_runs: tuple[FlowRun, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -125,7 +147,7 @@ def look(settings: Config, pools: WorkPools, standing: Standing | None) -> Overv
     asked: dict[str, Callable[[str], Answer]] = {
         "server": lambda url: questions.ask_server(url, names, tls),
         "redis": lambda uri: questions.ask_redis(SecretUri(uri)),
-        "rabbitmq": lambda uri: questions.ask_broker(SecretUri(uri), names, tls),
+        "rabbitmq": lambda uri: _ask_broker(settings, uri, names),
         "scheduler": lambda address: questions.ask_scheduler(address, security(settings, address)),
     }
     with ThreadPoolExecutor(len(asked)) as threads:
@@ -134,6 +156,8 @@ def look(settings: Config, pools: WorkPools, standing: Standing | None) -> Overv
         answers = {kind: answer.result() for kind, answer in waiting.items()}
     workers = {each["name"]: each for each in _facts(answers, "scheduler", "workers", [])}
     flow_workers = _facts(answers, "server", "workers", {})
+    if any(each.kind == "trigger" for each in known):
+        answers["trigger"] = _ask_trigger(settings)
     parts = [_part(each, answers.get(each.kind), supervised, workers, flow_workers) for each in known]
     return Overview(
         parts=tuple(parts),
@@ -142,7 +166,25 @@ def look(settings: Config, pools: WorkPools, standing: Standing | None) -> Overv
         slots=_slots(workers),
         tasks=tuple(task for worker in workers.values() for task in _tasks(worker)),
         flow_runs=tuple(_flow_run(run) for run in _facts(answers, "server", "flow_runs", [])),
+        waiting=_waiting(answers),
     )
+
+
+def _ask_broker(settings: Config, uri: str, queues: list[str]) -> Answer:
+    from orca.events.health import ask_broker  # with kombu, for which others need not wait
+
+    return ask_broker(settings, SecretUri(uri), queues)
+
+
+def _ask_trigger(settings: Config) -> Answer:
+    from orca.events.state import read_state
+
+    state = read_state(settings)
+    if state is None:
+        return Answer(False, problem="has not told anything for a while")
+    if state["doing"] != "takes messages":
+        return Answer(False, problem=f"{state['doing']} ({state['problem']})" if state["problem"] else state["doing"])
+    return Answer(True, facts={"trigger": state})
 
 
 STARTING_S = 30.0
@@ -267,15 +309,40 @@ def _flow_run(run: dict[str, Any]) -> FlowRun:
     return FlowRun(run["name"], run.get("work_pool_name") or "", run.get("state_name") or "", since, run["id"])
 
 
+def _waiting(answers: Mapping[str, Answer]) -> tuple[Waiting, ...]:
+    pools, workers = _facts(answers, "server", "pools", {}), _facts(answers, "server", "workers", {})
+    late = _facts(answers, "server", "late", {})
+    return tuple(
+        Waiting(name, each["count"], _time(each["since"]), why_late(pools[name], workers[name], each))
+        for name, each in late.items()
+    )
+
+
+def why_late(pool: dict[str, Any], workers: list[dict[str, Any]], late: dict[str, Any]) -> str:
+    """What keeps flow runs from beginning."""
+    limit = pool.get("concurrency_limit")
+    if pool.get("is_paused"):
+        return f"the pool is paused (`prefect work-pool resume {pool['name']}`)"
+    if not any(worker["status"] == "ONLINE" for worker in workers):
+        return "no flow worker of the pool is online"
+    if limit is not None and late["running"] >= limit:
+        return f"the pool runs {late['running']} at once, as many as it may"
+    if late["state"] == "AwaitingConcurrencySlot":
+        return "their deployment runs as often at once as it may"
+    return ""
+
+
 def _time(text: str | None) -> float | None:
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
 def age(since: float | None) -> str:
     """How long ago in short: 12 s, 5 min, 3 h, 4 d."""
-    if since is None:
-        return ""
-    seconds = max(0.0, time.time() - since)
+    return "" if since is None else duration(max(0.0, time.time() - since))
+
+
+def duration(seconds: float) -> str:
+    """A time span in short, in the largest unit that it has two of."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -10,18 +10,19 @@ import json
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from orca.cluster.security import CA, CERTIFICATE, KEY
+from orca.cluster.security import CA
 from orca.config.secret import SecretUri, mask
 
 if TYPE_CHECKING:
     from distributed import Security
 
 PATIENCE_S = 2.0
+_UNDER_WAY = ("RUNNING", "PENDING", "CANCELLING")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Answer:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _silent(error: BaseException) -> Answer:
+def silent(error: BaseException) -> Answer:
+    """The answer of a part that gave none."""
     reason = mask(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
     return Answer(False, problem=f"does not answer ({reason})")
 
@@ -75,25 +77,53 @@ def call_api(
 
 def unfinished(url: str, tls: Path | None = None) -> list[dict[str, Any]]:
     """Flow runs that run or are about to, the latest 200, as the API has them; raises what `call_api` does."""
-    states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    states = {"state": {"type": {"any_": list(_UNDER_WAY)}}}
     question = {"flow_runs": states, "sort": "EXPECTED_START_TIME_DESC", "limit": 200}
     found: list[dict[str, Any]] = call_api(url, "flow_runs/filter", question, tls=tls)
     return found
 
 
+def late(url: str, pool: dict[str, Any], tls: Path | None = None) -> dict[str, Any] | None:
+    """Flow runs of a work pool whose time has come and that wait; None if none do. Raises what `call_api` does.
+
+    Returns
+    -------
+    dict
+        ``count``, ``since`` (when the first should have begun, ISO 8601), ``state`` of that one, and ``running``, how
+        many of the pool are under way.
+    """
+    ours = {"name": {"any_": [pool["name"]]}}
+    due = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+    }
+    count = call_api(url, "flow_runs/count", {"work_pools": ours, "flow_runs": due}, tls=tls)
+    first = {"work_pools": ours, "flow_runs": due, "sort": "EXPECTED_START_TIME_ASC", "limit": 1}
+    if not count or not (found := call_api(url, "flow_runs/filter", first, tls=tls)):
+        return None
+    under_way = {"work_pools": ours, "flow_runs": {"state": {"type": {"any_": list(_UNDER_WAY)}}}}
+    running = call_api(url, "flow_runs/count", under_way, tls=tls)
+    [run] = found
+    return {"count": count, "since": run["expected_start_time"], "state": run["state_name"], "running": running}
+
+
 def ask_server(url: str, pools: Sequence[str] = (), tls: Path | None = None) -> Answer:
     """Ask the Prefect server for its health, its version, unfinished flow runs, and who works for some pools.
 
-    The facts are ``flow_runs``, as the API has them, and ``workers``, a list for each pool that there is.
+    The facts are ``flow_runs``, ``pools`` and ``workers`` (a list for each pool that there is), as the API has them,
+    and ``late``, what `late` says of each pool in which something waits.
     """
     try:
         call_api(url, "health", tls=tls)
-        known = {pool["name"] for pool in call_api(url, "work_pools/filter", {}, tls=tls)} & set(pools)
+        known = {
+            pool["name"]: pool for pool in call_api(url, "work_pools/filter", {}, tls=tls) if pool["name"] in pools
+        }
         workers = {pool: call_api(url, f"work_pools/{pool}/workers/filter", {}, tls=tls) for pool in known}
-        facts = {"flow_runs": unfinished(url, tls), "workers": workers}
+        waiting = {name: found for name, pool in known.items() if (found := late(url, pool, tls))}
+        facts = {"flow_runs": unfinished(url, tls), "pools": known, "workers": workers, "late": waiting}
         return Answer(True, str(call_api(url, "admin/version", tls=tls)), facts=facts)
     except (OSError, ValueError) as error:
-        return _silent(error)
+        return silent(error)
 
 
 def ask_redis(uri: SecretUri) -> Answer:
@@ -107,36 +137,7 @@ def ask_redis(uri: SecretUri) -> Answer:
             client.ping()
             return Answer(True, str(client.info("server")["redis_version"]))
     except (redis.RedisError, OSError, ValueError) as error:
-        return _silent(error)
-
-
-def ask_broker(uri: SecretUri, queues: Sequence[str] = (), tls: Path | None = None) -> Answer:
-    """Log in to RabbitMQ, and ask how many messages wait in some queues (fact ``queues``; None: not declared)."""
-    import amqp  # type: ignore[import-untyped]
-
-    parts = urlsplit(uri.reveal())
-    secure = parts.scheme == "amqps"
-    certificates = {"ca_certs": CA, "certfile": CERTIFICATE, "keyfile": KEY}
-    depths: dict[str, int | None] = {}
-    try:
-        with amqp.Connection(
-            f"{parts.hostname}:{parts.port or (5671 if secure else 5672)}",
-            userid=unquote(parts.username or "guest"),
-            password=unquote(parts.password or "guest"),
-            virtual_host=unquote(parts.path[1:]) or "/",
-            connect_timeout=PATIENCE_S,
-            read_timeout=PATIENCE_S,
-            write_timeout=PATIENCE_S,
-            ssl={key: str(tls / name) for key, name in certificates.items()} if secure and tls else secure,
-        ) as connection:
-            for queue in queues:
-                try:
-                    depths[queue] = connection.channel().queue_declare(queue, passive=True).message_count
-                except amqp.NotFound:
-                    depths[queue] = None
-            return Answer(True, connection.server_properties.get("version", ""), facts={"queues": depths})
-    except (amqp.AMQPError, OSError) as error:
-        return _silent(error)
+        return silent(error)
 
 
 def ask_scheduler(address: str, security: Security | None = None) -> Answer:
@@ -161,7 +162,7 @@ def ask_scheduler(address: str, security: Security | None = None) -> Answer:
         found = asyncio.run(asyncio.wait_for(ask(), 2 * PATIENCE_S))
         return Answer(True, found["version"], facts={"workers": found["workers"]})
     except (OSError, TimeoutError, ValueError, RuntimeError, ImportError) as error:
-        return _silent(error)
+        return silent(error)
 
 
 def look(dask_scheduler: Any) -> dict[str, Any]:

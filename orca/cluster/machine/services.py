@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 import yaml
 
@@ -15,15 +14,15 @@ from orca import config
 from orca.cluster import server
 from orca.cluster.machine import broker
 from orca.cluster.machine.standing import Known, write_private
-from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_parts
+from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, trigger_part, worker_parts
 from orca.cluster.pools import POOLS, WorkPools, pool_name, this_host
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
-from orca.cluster.security import CA, CERTIFICATE, KEY
+from orca.cluster.security import CA, CERTIFICATE, KEY, redis_query
 from orca.config import Config
 
-PORTS = ("server", "redis", "rabbitmq", "rabbitmq-nodes", "epmd", "scheduler", "dashboard")
+PORTS = ("server", "redis", "rabbitmq", "rabbitmq-nodes", "rabbitmq-management", "epmd", "scheduler", "dashboard")
 PASSWORDS = ("redis", "rabbitmq")
-OPTIONAL = ("redis", "rabbitmq", "dask", "flow-workers", *(f"flow-worker-{pool}" for pool in POOLS))
+OPTIONAL = ("redis", "rabbitmq", "dask", "trigger", "flow-workers", *(f"flow-worker-{pool}" for pool in POOLS))
 """What `--without` takes."""
 DRAIN_S = 5
 """How long a flow worker that is told to end lets its flow runs go on; `orca down --drain` waits before."""
@@ -90,6 +89,7 @@ class Plan:
             *([] if "rabbitmq" in self.left_out else self._rabbitmq()),
             *([] if "server" in self.left_out else [self._server()]),
             *([] if "dask" in self.left_out else self._dask()),
+            *([] if "trigger" in self.left_out else [self._trigger()]),
             *([] if "flow-workers" in self.left_out else self._flow_workers()),
         ]
 
@@ -106,6 +106,10 @@ class Plan:
         for name, found in (("redis", shutil.which("redis-server")), ("rabbitmq", broker.find_program())):
             if found is None:
                 out.setdefault(name, f"{name}-server is not installed here")
+        if "rabbitmq" in out and queue.broker_uri is None:
+            out.setdefault("trigger", "there is no RabbitMQ")
+        if "flow-workers" in out:
+            out.setdefault("trigger", "nothing here would run what it starts")
         return out
 
     def _api_url(self) -> str:
@@ -128,8 +132,7 @@ class Plan:
         else:
             files = {"ca-cert": tls / CA, "cert": tls / CERTIFICATE, "key": tls / KEY}
             lines += ["port 0", f"tls-port {port}", *(f'tls-{key}-file "{path}"' for key, path in files.items())]
-            names = {"ssl_ca_certs": tls / CA, "ssl_certfile": tls / CERTIFICATE, "ssl_keyfile": tls / KEY}
-            query = "?" + "&".join(f"{name}={quote(str(path))}" for name, path in names.items())
+            query = f"?{redis_query(tls)}"
         write_private(folder / "redis.conf", "\n".join(lines) + "\n")
         part = Part("redis", (str(shutil.which("redis-server")), str(folder / "redis.conf")), {})
         scheme = "rediss" if tls else "redis"
@@ -159,6 +162,11 @@ class Plan:
                 worker = replace(part, environment={**part.environment, **self._client()})
                 found.append(Service(Known(part.name, "workers", host=host), worker, stop_s=20.0))
         return found
+
+    def _trigger(self) -> Service:
+        """Started with the flow workers, once Prefect knows the deployments that it starts."""
+        part = trigger_part(dask_environment(self.settings))
+        return Service(Known(part.name, "trigger", host=self.pools.hosts[0]), part, stop_s=15.0, autostart=False)
 
     def _flow_workers(self) -> list[Service]:
         host = self.pools.hosts[0]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -23,7 +24,7 @@ from orca.errors import InfrastructureError
 
 MARK = "ORCA_STANDING"
 """Environment variable of all that `orca up` started, and of what that started: the folder of `run_folder`."""
-KINDS = ("redis", "epmd", "rabbitmq", "server", "scheduler", "workers", "flow-workers")
+KINDS = ("redis", "epmd", "rabbitmq", "server", "scheduler", "workers", "trigger", "flow-workers")
 """Kinds of parts, in the order in which they start; they end the other way round."""
 
 
@@ -180,6 +181,26 @@ def api_url(settings: Config) -> str | None:
 def broker_uri(settings: Config) -> SecretUri | None:
     """RabbitMQ of the configuration, else of `orca up`; None where there is none."""
     return settings.queue.broker_uri or _secret(_address(settings, "rabbitmq"))
+
+
+def management_uri(settings: Config) -> SecretUri | None:
+    """Management API of RabbitMQ: of the configuration, else where that of `broker_uri` has to be; None without one.
+
+    It carries no user unless the configuration names one: those of `broker_uri` are meant.
+    """
+    queue, found = settings.queue, standing(settings)
+    if queue.management_uri is not None or queue.broker_uri is not None or found is None:
+        return queue.management_uri or (None if queue.broker_uri is None else _beside(queue.broker_uri))
+    address, port = found.address("rabbitmq"), found.ports.get("rabbitmq-management")
+    return None if address is None or port is None else _beside(SecretUri(address), port)
+
+
+def _beside(broker: SecretUri, port: int | None = None) -> SecretUri:
+    """At RabbitMQ's usual port unless told: a password that goes to the broker by TLS goes nowhere without."""
+    parts = urlsplit(broker.reveal())
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    scheme, usual = ("https", 15671) if broker.scheme == "amqps" else ("http", 15672)
+    return SecretUri(f"{scheme}://{host}:{port or usual}")
 
 
 def result_backend_uri(settings: Config) -> SecretUri | None:

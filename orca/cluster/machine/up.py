@@ -149,7 +149,8 @@ def deploy(settings: Config, pools: WorkPools, standing: Standing, tell: Tell) -
         changed += deployments.apply(client, wanted)
     if changed:
         tell(f"told Prefect of {', '.join(dict.fromkeys(change.name for change in changed))}")
-    supervision.start_kind(standing.folder, "flow-workers")
+    for kind in ("flow-workers", "trigger"):
+        supervision.start_kind(standing.folder, kind)
 
 
 def wait_until_ready(settings: Config, pools: WorkPools, standing: Standing, tell: Tell) -> Overview:

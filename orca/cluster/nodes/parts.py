@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
@@ -73,6 +74,11 @@ class Part:
         """The environment of this process with the part's own; no other settings of Dask are passed on."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
         return {**kept, **self.environment}
+
+
+def trigger_part(environment: Mapping[str, str] = {}) -> Part:
+    """The process that takes messages from RabbitMQ; which, and whose, the configuration says."""
+    return Part("trigger", (str(Path(sys.executable).with_name("orca")), "trigger"), environment)
 
 
 def scheduler_part(

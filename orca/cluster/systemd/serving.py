@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from orca.cluster import server
-from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, worker_part
+from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, trigger_part, worker_part
 from orca.cluster.pools import POOLS, WorkPools, pool_name
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
 from orca.config import Config
@@ -24,7 +24,7 @@ from orca.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from orca.cluster.nodes.workers import WorkerInfo
 
-Service = Literal["server", "scheduler", "dask", "flows"]
+Service = Literal["server", "scheduler", "dask", "flows", "trigger"]
 _NEEDED = "The services of a cluster find each other by it: set it on all machines"
 
 
@@ -35,7 +35,7 @@ def part(settings: Config, pools: WorkPools, service: Service, instance: str | N
     ----------
     settings : Config
     pools : WorkPools
-    service : "server", "scheduler", "dask" or "flows"
+    service : "server", "scheduler", "dask", "flows" or "trigger"
     instance : str, optional
         Number of a Dask worker process; work pool of a flow worker, as work_pools.yaml calls it.
     host : str
@@ -48,10 +48,11 @@ def part(settings: Config, pools: WorkPools, service: Service, instance: str | N
     InputError
         There is no such node, or no such instance of the service on it.
     """
-    if service in ("server", "scheduler"):
+    single = {"server": _server, "scheduler": _scheduler, "trigger": _trigger}
+    if service in single:
         if instance is not None:
             raise InputError(f"there is one {service}, so it has no {instance}")
-        return _server(settings) if service == "server" else _scheduler(settings)
+        return single[service](settings)
     if instance is None:
         wanted = "the number of the process" if service == "dask" else f"one of {', '.join(POOLS)}"
         raise InputError(f"which of the node's {service} is not said", remedy=f"Add {wanted}")
@@ -105,6 +106,13 @@ def _server(settings: Config) -> Part:
 
 def _scheduler(settings: Config) -> Part:
     return scheduler_part(settings, port=int(_dask_address(settings).rpartition(":")[2]))
+
+
+def _trigger(settings: Config) -> Part:
+    if settings.queue.broker_uri is None:
+        raise ConfigError("queue.broker_uri: is not set", settings.file, "Say where RabbitMQ is")
+    _api_url(settings)
+    return trigger_part()
 
 
 def _dask(settings: Config, pools: WorkPools, instance: str, host: str) -> Part:

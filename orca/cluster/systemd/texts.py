@@ -36,6 +36,12 @@ QUICK_END = """\
 KillMode=mixed
 TimeoutStopSec=30
 """
+TRIGGER = """\
+# What it has in hand goes back to the queues.
+TimeoutStopSec=30
+# Where no RabbitMQ is configured, trying again changes nothing.
+RestartPreventExitStatus=2
+"""
 DASK = """\
 # It finishes the task that it runs. Without a scheduler, or when that takes too long, it is told to go at once, and the
 # task begins again on another node. MAINPID is empty when it has ended by itself.

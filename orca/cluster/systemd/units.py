@@ -130,6 +130,10 @@ def unit_files(site: Site, host: str) -> dict[str, str]:
         life, after = words.FLOWS, " orca-server.service orca-scheduler.service"
         texts["orca-flows@.service"] = _service(site, host, "flows %i", "flow worker of pool %i", life, after)
         wants += [f"orca-flows@{pool}.service" for pool in POOLS]
+    if host == site.flows[0]:
+        life, after = words.TRIGGER, " orca-server.service rabbitmq-server.service"
+        texts["orca-trigger.service"] = _service(site, host, "trigger", "trigger", life, after)
+        wants.append("orca-trigger.service")
     if host in site.pools.hosts:
         life, after = words.DASK.format(venv=site.venv), " orca-scheduler.service"
         texts["orca-dask@.service"] = _service(site, host, "dask %i", "Dask worker process %i", life, after)
