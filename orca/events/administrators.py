@@ -153,8 +153,8 @@ def administrator(settings: Config, uri: SecretUri | None) -> Administrator:
         There is no management API, and rabbitmqctl is not for us.
     """
     if uri is not None:
-        return _checked(Management(uri, settings.network.tls))
-    api = management.find(settings)
+        return _checked(Management(uri, settings.network.tls, answer_s=management.CHANGE_S))
+    api = management.find(settings, answer_s=management.CHANGE_S)
     refused: OrcaError = BrokerAwayError("there is no administrator of RabbitMQ", remedy=_REMEDY)
     if api is not None:
         try:

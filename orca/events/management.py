@@ -16,9 +16,11 @@ from orca.config import Config
 from orca.config.secret import SecretUri, mask
 from orca.errors import BrokerAwayError, InfrastructureError, RightsError
 
-PATIENCE_S = 2.0
-"""For a connection, and for each answer: it is asked beside other things, and often is not there."""
-CHANGE_PATIENCE_S = 60.0
+CONNECT_S = 2.0
+"""For a connection: often there is no management API."""
+ANSWER_S = 10.0
+"""For the answer to a question, which is asked beside other things."""
+CHANGE_S = 60.0
 """For a change, which nobody should have to guess about: a vhost is made in seconds where the disk is busy."""
 _AVERAGE_S = 60
 _REFUSALS = {
@@ -47,9 +49,11 @@ class Management:
         ``http://user:password@host:15672``.
     tls : Path, optional
         Folder of the cluster's certificates, for https.
+    answer_s : float
+        How long an answer to a question may take; to a change always `CHANGE_S`.
     """
 
-    def __init__(self, uri: SecretUri, tls: Path | None = None) -> None:
+    def __init__(self, uri: SecretUri, tls: Path | None = None, *, answer_s: float = ANSWER_S) -> None:
         parts = urlsplit(uri.reveal())
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if uri.scheme == "https" else 80)
@@ -60,6 +64,7 @@ class Management:
         self._password = unquote(parts.password or "guest")
         self._root = f"{parts.path.rstrip('/')}/api"
         self._context = _context(tls) if uri.scheme == "https" else None
+        self._answer_s = answer_s
 
     def call(self, path: str, *, method: str = "GET", body: Any = None) -> Any:
         """Ask for something, or have something done.
@@ -105,13 +110,12 @@ class Management:
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
         # not urllib, which asks proxies, and carries the password along to wherever it is redirected
         if self._context is None:
-            connection = HTTPConnection(self.host, self.port, timeout=PATIENCE_S)
+            connection = HTTPConnection(self.host, self.port, timeout=CONNECT_S)
         else:
-            connection = HTTPSConnection(self.host, self.port, timeout=PATIENCE_S, context=self._context)
+            connection = HTTPSConnection(self.host, self.port, timeout=CONNECT_S, context=self._context)
         try:
             connection.connect()
-            if method != "GET":
-                connection.sock.settimeout(CHANGE_PATIENCE_S)
+            connection.sock.settimeout(self._answer_s if method == "GET" else CHANGE_S)
             connection.request(method, f"{self._root}/{path}", None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -136,15 +140,15 @@ def quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def find(settings: Config) -> Management | None:
+def find(settings: Config, *, answer_s: float = ANSWER_S) -> Management | None:
     """The management API that belongs to the broker, whether or not it answers; None where none can be.
 
-    Without a user in `queue.management_uri` it is asked as the broker's.
+    Without a user in `queue.management_uri` it is asked as the broker's; `answer_s` is that of `Management`.
     """
     uri, broker = standing.management_uri(settings), standing.broker_uri(settings)
     if uri is None:
         return None
-    return Management(with_user(uri, broker), settings.network.tls)
+    return Management(with_user(uri, broker), settings.network.tls, answer_s=answer_s)
 
 
 def with_user(uri: SecretUri, other: SecretUri | None) -> SecretUri:
