@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ DTYPES = {
 }
 """Types of casacore's columns."""
 CACHE_BYTES = 32 << 20
+_BEYOND_THE_END = re.compile(r"(?:incorrect number of bytes read for file|FiledesIO::write -) (\S+)")
+"""What casacore says of a file that ends within a bucket, or before it: then it wants to make one there."""
 
 
 def open_table(path: Path | str) -> ct.table:
@@ -61,6 +64,8 @@ def cache_small_columns(table: ct.table) -> None:
 def unreadable(path: Path | str, error: Exception) -> TruncatedDataError:
     """What to raise when casacore cannot read a table, with its reason in one line."""
     reason = " ".join(str(error).replace(f"{Path(path).absolute()}/", "").split()) or "no reason given"
+    if short_file := _BEYOND_THE_END.search(reason):
+        reason = f"its file {Path(short_file[1]).name} ends too early"
     return TruncatedDataError(
         f"cannot be read to its end ({_short(reason)})", path, "Copy or record it again, or leave it out."
     )

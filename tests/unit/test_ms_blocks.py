@@ -38,15 +38,16 @@ def test_buffers_are_used_again(make_ms: Callable[..., Path]) -> None:
     assert len(addresses) == 1
 
 
-def test_a_truncated_column_is_told_with_the_files_name(copy_ms: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("share", [0.6, 0.001])
+def test_a_truncated_column_is_told_with_the_files_name(copy_ms: Callable[..., Path], share: float) -> None:
     ms = copy_ms()
-    cut(ms / "table.f0i", 0.6)
+    cut(ms / "table.f0i", share)
     with open_table(ms) as table:
         with pytest.raises(TruncatedDataError) as error:
             list(blocks(table, ("DATA",), 32))
         with pytest.raises(TruncatedDataError):
             read_column(table, "DATA")
-    assert str(error.value).startswith(f"{ms}: cannot be read to its end")
+    assert str(error.value).startswith(f"{ms}: cannot be read to its end (its file table.f0i ends too early)")
     assert len(str(error.value).splitlines()) == 1
 
 
