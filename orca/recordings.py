@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,6 +61,40 @@ def recordings(
                     found[recording.start] = recording
         hour += timedelta(hours=1)
     return sorted(found.values())
+
+
+def given(paths: Iterable[Path], kinds: Collection[naming.Kind], wanted: str) -> list[tuple[str, Recording]]:
+    """What was named by its path: subbands and recordings, in their order; of one and its tar the former is taken.
+
+    Parameters
+    ----------
+    paths : paths
+    kinds : kinds
+        What they may be.
+    wanted : str
+        The same in words.
+
+    Raises
+    ------
+    InputError
+        Another kind, a name that does not tell subband and time, or two of one integration.
+    """
+    found: dict[tuple[str, datetime], Recording] = {}
+    for path in sorted({Path(path).absolute() for path in paths}, key=lambda path: (path.suffix == ".tar", path)):
+        parsed = naming.parse(path)
+        if parsed.kind not in kinds:
+            raise InputError(f"is {parsed.kind}, not {wanted}", path, f"Give {wanted}")
+        seen = parsed.observation
+        other = found.setdefault((seen.subband, seen.start), Recording(seen.start, path)).path
+        if other != path and path.with_suffix("") != other:
+            raise InputError(f"is of the same integration as {other}", path, "Give each integration once")
+    return sorted((band, recording) for (band, _), recording in found.items())
+
+
+def check_hours(hours: Sequence[int] | None) -> None:
+    """Refuse hours of a day that do not exist, by an InputError."""
+    if hours and not all(0 <= hour < 24 for hour in hours):
+        raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
 
 
 def nearest(candidates: Sequence[Recording], time: datetime, tolerance_s: float) -> Recording | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orca import naming, telescope
 from orca.errors import InputError, MissingDataError
-from orca.recordings import Recording, hours_recorded, recordings, subbands_recorded
+from orca.recordings import Recording, check_hours, given, hours_recorded, recordings, subbands_recorded
 from orca.reduction_options import OriginalOptions
 
 
@@ -74,8 +74,7 @@ def plan_hours(
     InputError
         A subband or an hour that does not exist.
     """
-    if hours and not all(0 <= hour < 24 for hour in hours):
-        raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
+    check_hours(hours)
     if not raw.is_dir():
         raise MissingDataError("there is no such folder of raw data", raw, "Set paths.raw, or give --raw")
     days = [first.replace(hour=0) + timedelta(days=n) for n in range((last.date() - first.date()).days + 1)]
@@ -113,26 +112,12 @@ def plan_day(
 def plan_given(paths: Sequence[Path], averaged: Path, size: int) -> list[Block]:
     """The blocks of some Measurement Sets, in which they lie as if all of their hour were given.
 
-    Of a Measurement Set and its tar the former is taken.
-
-    Raises
-    ------
-    InputError
-        A name that does not tell subband and time.
+    Raises as `orca.recordings.given`.
     """
-    found: dict[tuple[str, datetime], Recording] = {}
-    for path in sorted({Path(path).absolute() for path in paths}, key=lambda path: (path.suffix == ".tar", path)):
-        parsed = naming.parse(path)
-        if parsed.kind is not naming.Kind.RAW:
-            raise InputError(f"is {parsed.kind}, not a raw Measurement Set", path, "Give what the recorder wrote")
-        seen = parsed.observation
-        other = found.setdefault((seen.subband, seen.start), Recording(seen.start, path)).path
-        if other != path and path.with_suffix("") != other:
-            raise InputError(f"is of the same integration as {other}", path, "Give each integration once")
     blocks = []
-    ordered = sorted((band, _hour(start), recording) for (band, start), recording in found.items())
-    for (band, hour), group in groupby(ordered, key=lambda each: each[:2]):
-        blocks += _blocks(band, hour, [recording for *_, recording in group], averaged, size)
+    ordered = given(paths, (naming.Kind.RAW,), "a raw Measurement Set")
+    for (band, hour), group in groupby(ordered, key=lambda each: (each[0], _hour(each[1].start))):
+        blocks += _blocks(band, hour, [recording for _, recording in group], averaged, size)
     return sorted(blocks, key=lambda block: (block.start, block.name))
 
 

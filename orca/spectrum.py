@@ -12,7 +12,7 @@ import numpy as np
 
 from orca import naming, telescope
 from orca.errors import InputError, MissingDataError
-from orca.recordings import Recording, recordings, subbands_recorded
+from orca.recordings import Recording, check_hours, given, recordings, subbands_recorded
 from orca.sky import BRIGHT_SOURCES, plain_name
 from orca.spectrum_options import SpectrumOptions
 
@@ -78,8 +78,7 @@ def plan_day(
     InputError
         A subband or an hour that does not exist.
     """
-    if hours and not all(0 <= hour < 24 for hour in hours):
-        raise InputError(f"hours are 0 to 23, not {max(hours, key=abs)}")
+    check_hours(hours)
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     found: list[tuple[str, Recording]] = []
     for name in subbands or subbands_recorded(root, midnight):
@@ -96,23 +95,8 @@ def plan_day(
 
 
 def plan_given(paths: Sequence[Path], size: int) -> list[Batch]:
-    """The batches of some Measurement Sets; of one and its tar the former is taken.
-
-    Raises
-    ------
-    InputError
-        A name that does not tell subband and time, or two of one integration.
-    """
-    found: dict[tuple[str, datetime], Recording] = {}
-    for path in sorted({Path(path).absolute() for path in paths}, key=lambda path: (path.suffix == ".tar", path)):
-        parsed = naming.parse(path)
-        if parsed.kind not in _TAKEN:
-            raise InputError(f"is {parsed.kind}, not a Measurement Set", path, "Give raw or averaged ones")
-        seen = parsed.observation
-        other = found.setdefault((seen.subband, seen.start), Recording(seen.start, path)).path
-        if other != path and path.with_suffix("") != other:
-            raise InputError(f"is of the same integration as {other}", path, "Give each integration once")
-    return _batches([(band, recording) for (band, _), recording in found.items()], size)
+    """The batches of some Measurement Sets; raises as `orca.recordings.given`."""
+    return _batches(given(paths, _TAKEN, "a Measurement Set"), size)
 
 
 def chosen(batches: Sequence[Batch], paths: Collection[Path], size: int) -> list[Batch]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from orca.config import Config
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Day = Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Without MS: a date in UTC.")]
+Hours = Annotated[
+    list[int] | None,
+    typer.Option("--hour", min=0, max=23, help="Hour of that date, may be repeated; all of them without."),
+]
 Starter = Callable[[str, str, dict[str, Any], "Config"], None]
 """Gets module, name, arguments and settings of a flow."""
 _starter: ContextVar[Starter | None] = ContextVar("starter", default=None)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orca.cli import complain, configuration
-from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_failures, tell_warnings
+from orca.cli.flow import AsJson, Day, Hours, Verbose, print_json, report, run_flow, tell_failures, tell_warnings
 from orca.cli.options import from_model
 from orca.errors import InputError
 from orca.reduction_options import OriginalOptions, ReductionOptions
@@ -24,13 +23,8 @@ def reduction(
     measurement_sets: Annotated[
         list[Path] | None, typer.Argument(metavar="[MS...]", help="Raw Measurement Sets, or tars of them.")
     ] = None,
-    date: Annotated[
-        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Without MS: a date in UTC.")
-    ] = None,
-    hours: Annotated[
-        list[int] | None,
-        typer.Option("--hour", min=0, max=23, help="Hour of that date, may be repeated; all of them without."),
-    ] = None,
+    date: Day = None,
+    hours: Hours = None,
     last_hours: Annotated[
         int | None, typer.Option(min=1, help="Without MS and date: so many hours that are over; 24 without.")
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orca.cli import complain, configuration
-from orca.cli.flow import AsJson, Verbose, print_json, report, run_flow, tell_failures, tell_warnings
+from orca.cli.flow import AsJson, Day, Hours, Verbose, print_json, report, run_flow, tell_failures, tell_warnings
 from orca.cli.options import from_model
 from orca.errors import InputError
 from orca.spectrum_options import SpectrumOptions
@@ -32,13 +31,8 @@ def spectrum(
     measurement_sets: Annotated[
         list[Path] | None, typer.Argument(metavar="[MS...]", help="Raw or averaged Measurement Sets, or tars of them.")
     ] = None,
-    date: Annotated[
-        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Without MS: a date in UTC.")
-    ] = None,
-    hours: Annotated[
-        list[int] | None,
-        typer.Option("--hour", min=0, max=23, help="Hour of that date, may be repeated; all of them without."),
-    ] = None,
+    date: Day = None,
+    hours: Hours = None,
     subbands: Annotated[
         list[str] | None,
         typer.Option("--subband", metavar="SB", help="Such as 73MHz, may be repeated; all that are there without."),

@@ -28,20 +28,6 @@ Open = Callable[..., SpectrumCache]
 WRITER = Path(__file__).parents[1] / "writing_spectra.py"
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """One for all tests that leave it well."""
-    with standing_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[Redis]:
-    """One that the test may kill."""
-    with standing_redis(tmp_path) as server:
-        yield server
-
-
 @pytest.fixture(params=["redis", "folder"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the cache is."""

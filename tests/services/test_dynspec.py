@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from PIL import Image
 from some_spectra import AVERAGE, DAY, KIND, Night, slope
-from standing_redis import Redis, standing_redis
+from standing_redis import Redis
 
 from orca.cache import SpectrumCache, Spill
 from orca.dynspec import Reduced, keep, lost, reduce_spectra, reduce_spectrum
@@ -24,20 +24,6 @@ from orca.naming import dynspec_path, manifest_path, parse
 from orca.telescope import CHANNEL_WIDTH_HZ, INTEGRATION_S, SUBBANDS, datetime_of, subband
 
 MISSING, GOOD, DEAD = 0, 1, 2
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """One for all tests that leave it well."""
-    with standing_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[Redis]:
-    """One that the test may kill."""
-    with standing_redis(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture
