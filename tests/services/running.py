@@ -77,6 +77,10 @@ def main(folder: Path) -> None:
         time.sleep(2)
         return Ended()
 
+    def await_beginning(*names: str) -> None:
+        while not (folder / "order").exists() or not set(names) <= set((folder / "order").read_text().split()):
+            time.sleep(0.05)
+
     def told(outcomes: list[Any]) -> list[list[Any]]:
         return [[o.unit, o.status, o.cause, o.reason, o.attempts] for o in outcomes]
 
@@ -90,6 +94,7 @@ def main(folder: Path) -> None:
         def memory() -> None:
             with dask.annotate(resources={MEMORY: LARGE_GB}):
                 holder = sleep.submit("holder", until="hungry")
+            await_beginning("holder")
             seen["hungry"] = told(gather(take, {"hungry": {"name": "hungry", "gb": 0.9}}))
             holder.result()
             seen["starving"] = told(gather(take, {"starving": {"name": "starving", "gb": 3.0}}))
@@ -110,8 +115,7 @@ def main(folder: Path) -> None:
             assert context is not None
             client = context.task_runner.client  # type: ignore[attr-defined]
             holders = [sleep.submit(f"holder{i}", until="go") for i in range(2)]
-            while not {"holder0", "holder1"} <= set((folder / "order").read_text().split()):
-                time.sleep(0.05)
+            await_beginning("holder0", "holder1")
             tasks = []
             with dask.annotate(resources={MEMORY: LARGE_GB}):  # one worker, so that there is an order
                 for name, value in (("low", -5), ("usual", 0), ("high", 5)):

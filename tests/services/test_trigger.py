@@ -362,7 +362,7 @@ def test_a_second_trigger_stands_by_and_takes_over(place: Place) -> None:
     wait_for(lambda: "taking messages" in place.log(), "the first", 60)
     place.start()
     wait_for(lambda: "stands by" in place.log(), "the second", 60)
-    assert (read_state(place.settings) or {}).get("doing") == "takes messages"
+    wait_for(reached(lambda: (read_state(place.settings) or {}).get("doing"), "takes messages"), "its state", 20)
     first.kill()
     first.wait()
     paths = place.record(0, 1, 2, 3)
