@@ -19,7 +19,7 @@ from orca.cache import SpectrumCache, Spill, digest
 from orca.disk import make_folder, storage_errors
 from orca.dynspec.axes import Axes
 from orca.dynspec.gathering import Gathered
-from orca.dynspec.product import MISSING, Facts, Product, Writer
+from orca.dynspec.product import DEAD, MISSING, Facts, Product, Writer
 from orca.dynspec.stock import Recompute, Span, Stock, Tally, take_stock
 from orca.dynspec.waterfall import draw_waterfall
 from orca.errors import CacheAwayError, InvalidDataError, MissingDataError, StorageError
@@ -132,6 +132,9 @@ def reduce_spectrum(
             raise _nothing(kind, span.day)
         if skipped:
             tally.missing = len(missing)
+            status = [product.status for product in stock.products.values()]
+            tally.product = max(int((each != MISSING).sum()) for each in status)
+            tally.dead = min(int((each == DEAD).sum()) for each in status)
         else:
             used = _Job(kind, span, axes, files, scratch).run(stock, tally, recompute)
             _forget(used, stock, tally)

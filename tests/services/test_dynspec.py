@@ -368,6 +368,7 @@ def test_a_day_that_comes_in_parts_ends_as_one_file(folder_cache, tmp_path: Path
     assert np.array_equal(samples(tmp_path / "dynspec"), truth(night))
     again = reduced(folder_cache, night, tmp_path / "dynspec", recompute=night.recompute)
     assert (again.skipped, night.asked) == (True, [])
+    assert (again.tally.product, again.tally.dead, again.n_times) == (384, 0, 24)
 
 
 def test_what_was_put_again_replaces_what_the_file_had(folder_cache, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ Flows = Callable[..., Flow]
 def cluster() -> Iterator[LocalCluster]:
     """Two workers with two threads, two slots of default and one of imaging each."""
     offers = {"default": 2, "imaging": 1, MEMORY: 8.0}
-    options: dict[str, Any] = {"processes": False, "dashboard_address": None, "resources": offers}
+    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0", "resources": offers}
     options["memory_limit"] = 0  # nobody but a test pauses a worker or has it go on
     with LocalCluster(n_workers=2, threads_per_worker=2, **options) as made:
         install(made.scheduler)
