@@ -17,6 +17,7 @@ from orca.products import write_text
 
 _log = logging.getLogger(__name__)
 _SIDECAR = ".trash.json"
+_LEAVING = ".leaving"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,38 @@ def restore(trashed: Path) -> Path:
     return original
 
 
+def discard(trashed: Path) -> bool:
+    """Remove something in the trash for good; whether it is gone.
+
+    It is renamed first, so that what is half removed never passes for something that can be restored: see `sweep`.
+    """
+    trashed = trashed.absolute()
+    leaving = trashed.with_name(f".{trashed.name}{_LEAVING}")
+    try:
+        trashed.rename(leaving)
+    except FileNotFoundError:  # somebody else was faster
+        return True
+    except OSError as error:
+        _log.warning("%s could not be removed: %s", trashed, error)
+        return False
+    _sidecar(trashed).unlink(missing_ok=True)
+    _remove_with_folder(leaving)
+    return not os.path.lexists(leaving)
+
+
+def sweep(trash_root: Path) -> None:
+    """Remove what an interrupted `discard` has left."""
+    for leaving in trash_root.glob(f"*/.*{_LEAVING}"):
+        _sidecar(leaving.with_name(leaving.name[1:].removesuffix(_LEAVING))).unlink(missing_ok=True)
+        _remove_with_folder(leaving)
+
+
+def _remove_with_folder(path: Path) -> None:
+    remove(path)
+    with suppress(OSError):  # something else lies there
+        path.parent.rmdir()
+
+
 def list_trash(trash_root: Path) -> list[Trashed]:
     """Return what lies in the trash, oldest first. An entry whose sidecar is broken is logged and left out."""
     found = []
@@ -135,7 +168,8 @@ def _read_sidecar(trashed: Path) -> Trashed:
     sidecar = _sidecar(trashed)
     try:
         content = json.loads(sidecar.read_text())
-        return Trashed(trashed, Path(content["original"]), str(content["since"]))
+        since = datetime.fromisoformat(content["since"]).astimezone(UTC)
+        return Trashed(trashed, Path(content["original"]), since.isoformat(timespec="seconds"))
     except FileNotFoundError as error:
         raise MissingDataError("is not in the trash", trashed) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -34,6 +34,7 @@ class _Orca(LazyGroup):
         "flagging": ("orca.cli.flagging", "Measure what a strategy finds of RFI."),
         "plot": ("orca.cli.plot", "Draw products as pictures."),
         "cache": ("orca.cli.cache", "Show what is in the spectrum cache, and remove it."),
+        "trash": ("orca.cli.trash", "Show what was removed, and bring it back."),
         "simulate": ("orca.cli.simulate", "Write Measurement Sets as the recorder does, with a known sky."),
         "config": ("orca.cli.config", "Make, show and check the configuration."),
         "pools": ("orca.cli.pools", "Show the work pools, and bring Prefect in line with work_pools.yaml."),
