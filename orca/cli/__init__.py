@@ -39,6 +39,7 @@ class _Orca(LazyGroup):
         "config": ("orca.cli.config", "Make, show and check the configuration."),
         "pools": ("orca.cli.pools", "Show the work pools, and bring Prefect in line with work_pools.yaml."),
         "deploy": ("orca.cli.deploy:deploy", "Tell Prefect of all flows and their schedules."),
+        "runs": ("orca.cli.runs", "Show flow runs: what became of them, and what they said."),
         "workers": ("orca.cli.workers", "Show, drain, restart and stop the Dask workers."),
         "events": ("orca.cli.events", "Make the queues, and send messages that wait on this machine."),
         "watch": ("orca.cli.watch:watch", "Send a message for each file that a recorder finishes."),

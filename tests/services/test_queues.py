@@ -397,7 +397,7 @@ def test_the_command_line_asks_before_it_removes(broker: Broker, settings: Confi
     for words in (["dead", "drop", letter.short], ["purge", "imaging"], ["delete", "imaging", "--force"]):
         refused = site.run("queues", *words)
         assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert (state(settings).ready, state(settings).dead) == (1, 1)
+    wait_for(lambda: (state(settings).ready, state(settings).dead) == (1, 1), "what was looked at to be given back")
     assert site.run("queues", "dead", "drop", letter.short, "--yes").returncode == 0
     assert "removed 1 message\n" in site.run("queues", "purge", "imaging", "--yes").stdout
     told = {each["pool"]: each for each in json.loads(site.run("queues", "ls", "--json").stdout)}
