@@ -217,7 +217,14 @@ def reduce_kind(name: str, request: Request, how: How, site: Site, hopeless: tup
     report_step(f"dynamic spectrum {name}", "reducing")
     with site.open_cache() as cache:
         made = reduce_spectrum(
-            name, span, cache, site.dynspec, scratch=site.scratch, spill=site.spill, recompute=recompute
+            name,
+            span,
+            cache,
+            site.dynspec,
+            scratch=site.scratch,
+            spill=site.spill,
+            recompute=recompute,
+            given_up=left_out,
         )
     tally = {key: value for key, value in asdict(made.tally).items() if isinstance(value, int)}
     if not made.skipped:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -85,6 +85,7 @@ def reduce_spectrum(
     scratch: Path,
     spill: Spill | None = None,
     recompute: Recompute | None = None,
+    given_up: Collection[Path] = (),
 ) -> Reduced:
     """Make the dynamic spectra of one kind: a FITS file and a picture of each correlation.
 
@@ -104,6 +105,8 @@ def reduce_spectrum(
         Takes the files on their way: as much as the result, 0.42 GB for a full day of 3072 channels.
     spill : Spill, optional
     recompute : callable, optional
+    given_up : collection of Path
+        Measurement Sets that cannot be used: where there is nothing but these to add, the files stay as they are.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def reduce_spectrum(
         stock = take_stock(kind, span, cache, spill, root, stack, tally, need_cache=needed)
         axes = stock.axes(span)
         missing = stock.not_there(axes, correlations)
-        skipped = stock.nothing_new() and (needed or not missing)
+        skipped = stock.nothing_new() and (needed or all(each.path in given_up for each in missing))
         if skipped and len(stock.products) < len(files):
             raise _nothing(kind, span.day)
         if skipped:

@@ -371,6 +371,26 @@ def test_a_day_that_comes_in_parts_ends_as_one_file(folder_cache, tmp_path: Path
     assert (again.tally.product, again.tally.dead, again.n_times) == (384, 0, 24)
 
 
+def test_what_cannot_be_had_does_not_make_the_files_anew(folder_cache, tmp_path: Path) -> None:
+    """The same missing set, again and again; and another one that is not given up yet."""
+    night, root = Night(integrations=6), tmp_path / "dynspec"
+    span = night.span()
+    broken, late = span.expected[7], span.expected[9]
+    entries = night.entries()
+    lost = {(each.subband, round(each.time_s)) for each in (broken, late)}
+    put_some = [each for each in entries if (each.subband, round(each.time_s)) not in lost]
+    assert len(put_some) == len(entries) - 2
+    folder_cache.put_many(put_some)
+    options = {"recompute": lambda missing: [], "given_up": {broken.path, late.path}}
+    assert not reduced(folder_cache, night, root, **options).skipped
+    before = contents(root)
+    again = reduced(folder_cache, night, root, **options)
+    assert (again.skipped, again.tally.missing, again.tally.product) == (True, 2, len(put_some))
+    assert contents(root) == before
+    options["given_up"] = {broken.path}
+    assert not reduced(folder_cache, night, root, **options).skipped
+
+
 def test_what_was_put_again_replaces_what_the_file_had(folder_cache, tmp_path: Path) -> None:
     night, better = Night(integrations=6), Night(integrations=6, sky=lambda freq_mhz, number: freq_mhz + number)
     put(folder_cache, night)
