@@ -45,6 +45,8 @@ def spectrum(
     target = out or file.with_suffix(".png")
     if target.is_dir():
         target = target / file.with_suffix(".png").name
+    if target.suffix.lower() != ".png":
+        raise InputError("is no name of a picture", target, "Give one that ends in .png")
     part = part_path(target, owner_token(), "png")
     try:
         with storage_errors(target):

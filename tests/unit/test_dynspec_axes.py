@@ -105,6 +105,8 @@ def test_a_picture_is_drawn_by_command_in_each_scale(tmp_path: Path) -> None:
         with Image.open(picture) as image:
             assert image.size == (1560, 900)
     (tmp_path / "x.fits").write_text("SIMPLE")
+    other = site.run("plot", "spectrum", path, "--out", tmp_path / "x.pdf")
+    assert (other.returncode, "ends in .png" in other.stderr, (tmp_path / "x.pdf").exists()) == (2, True, False)
     refused = site.run("plot", "spectrum", tmp_path / "x.fits")
     assert (refused.returncode, "is no dynamic spectrum" in refused.stderr) == (1, True)
 
