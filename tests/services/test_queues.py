@@ -113,6 +113,11 @@ def state(settings: Config, pool: str = "imaging") -> QueueState:
     return found
 
 
+def wait_for_counts(settings: Config, ready: int, dead: int) -> None:
+    """What was settled a moment ago is counted once RabbitMQ has written it to its disk."""
+    wait_for(lambda: (state(settings).ready, state(settings).dead) == (ready, dead), f"{ready} ready and {dead} dead")
+
+
 def letters(settings: Config) -> list[Letter]:
     with chosen(settings, None) as found:
         return found.letters
@@ -168,17 +173,14 @@ def test_a_management_api_that_is_named_and_does_not_answer_is_complained_of(bro
 def test_a_message_is_looked_at_a_few_times_and_then_remembered(settings: Config) -> None:
     with line(settings) as place:
         place.send(run_message("imaging", {"number": 1}))
-        ages = [state(settings).oldest_s for _ in range(3 * names.DELIVERY_LIMIT)]
-        assert all(age is not None for age in ages)
+        ages = [wait_for(lambda: state(settings).oldest_s, "an age") for _ in range(3 * names.DELIVERY_LIMIT)]
         assert state(settings).looked_s
         head = place.take()
         assert head.headers["x-delivery-count"] == LOOKS
         place.channel.basic_ack(head.delivery_tag)
-        assert state(settings).oldest_s is None
+        wait_for(lambda: state(settings).oldest_s is None, "an empty queue")
         place.send(run_message("imaging", {"number": 2}), sent=SENT + 1000)
-        newer = state(settings).oldest_s
-        assert newer is not None
-        assert newer < ages[0]  # type: ignore[operator]
+        assert wait_for(lambda: state(settings).oldest_s, "the age of another") < ages[0]
         assert state(settings).dead == 0
 
 
@@ -196,7 +198,7 @@ def test_peeking_kills_nothing_however_often(settings: Config) -> None:
         place.send(run_message("imaging", id="only"))
         for _ in range(names.DELIVERY_LIMIT + 5):
             assert [letter.id for letter in peek(settings, "imaging", 3)] == ["only"]
-        assert (state(settings).ready, state(settings).dead) == (1, 0)
+        wait_for_counts(settings, 1, 0)
         assert [Message.decode(body).id for body in place.drain()] == ["only"]
 
 
@@ -241,7 +243,7 @@ def test_a_consumer_gets_all_while_somebody_looks(settings: Config) -> None:
             peek(settings, "imaging", 4)
         worker.join()
     assert len(got) == total
-    assert (state(settings).ready, state(settings).dead) == (0, 0)
+    wait_for_counts(settings, 0, 0)
 
 
 def test_dead_letters_are_shown_with_their_reasons(settings: Config) -> None:
@@ -397,7 +399,7 @@ def test_the_command_line_asks_before_it_removes(broker: Broker, settings: Confi
     for words in (["dead", "drop", letter.short], ["purge", "imaging"], ["delete", "imaging", "--force"]):
         refused = site.run("queues", *words)
         assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    wait_for(lambda: (state(settings).ready, state(settings).dead) == (1, 1), "what was looked at to be given back")
+    wait_for_counts(settings, 1, 1)
     assert site.run("queues", "dead", "drop", letter.short, "--yes").returncode == 0
     assert "removed 1 message\n" in site.run("queues", "purge", "imaging", "--yes").stdout
     told = {each["pool"]: each for each in json.loads(site.run("queues", "ls", "--json").stdout)}
