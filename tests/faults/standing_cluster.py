@@ -20,6 +20,7 @@ from orca.cluster.machine import supervision
 from orca.cluster.machine.questions import ask_scheduler, call_api, unfinished
 from orca.cluster.machine.standing import MARK
 from orca.cluster.warm.records import records
+from orca.errors import InfrastructureError
 from orca.manifest import fresh
 from orca.procfs import marked
 
@@ -97,10 +98,20 @@ class Cluster:
             return {part["name"]: part for part in supervisor.getAllProcessInfo()}
 
     def tell_supervisor(self, what: str, part: str) -> None:
-        """`startProcess` or `stopProcess`."""
+        """`startProcess` or `stopProcess`; of one that has just ended by itself, once it is being started again."""
         group = self.parts()[part]["group"]
-        with supervision.connected(self.stack.run_folder, 30.0) as supervisor:
-            getattr(supervisor, what)(f"{group}:{part}", True)
+
+        def told() -> bool:
+            try:
+                with supervision.connected(self.stack.run_folder, 30.0) as supervisor:
+                    getattr(supervisor, what)(f"{group}:{part}", True)
+            except InfrastructureError as error:
+                if "NOT_RUNNING" not in str(error):
+                    raise
+                return False
+            return True
+
+        until(told, f"{what} of {part}")
 
     def send(self, part: str, number: int) -> psutil.Process:
         """Send a signal to a part, and return its process as it was."""
