@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +80,6 @@ def test_workers_answer(client: Client) -> None:
 
 
 def test_a_worker_that_is_stopped_does_not_answer(client: Client) -> None:
-    import signal
-
     worker = one(client, "node2")
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
@@ -109,6 +108,23 @@ def test_a_drained_node_finishes_what_it_runs_and_takes_nothing_new_until_it_is_
     wait_until(client, "work", [node1])
     again = client.submit(count, str(tmp_path), "again", resources={"imaging": 1})
     assert again.result(timeout=60) == node1.pid
+
+
+def test_a_drained_worker_that_dies_comes_back_drained(client: Client, tmp_path: Path) -> None:
+    before = one(client, "node1")
+    assert before.pid is not None
+    tell(client, "drain", [before])
+    wait_until(client, "drain", [before])
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(client, "restart", [before])
+    wait_for(lambda: one(client, "node1").reason == "drained by the operator", "a heartbeat")
+    others = client.submit(count, str(tmp_path), "elsewhere", resources={"default": 1})
+    assert others.result(timeout=60) == one(client, "node2").pid
+    after = one(client, "node1")
+    tell(client, "restart", [after])  # which has it work again
+    wait_until(client, "restart", [after])
+    again = client.submit(count, str(tmp_path), "again", resources={"imaging": 1})
+    assert again.result(timeout=60) == one(client, "node1").pid
 
 
 def test_a_restarted_worker_ends_what_it_runs_first(cluster: SomeCluster, client: Client, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import math
 import os
 import random
 import time
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from distributed import Status, Worker, WorkerPlugin
@@ -46,7 +48,8 @@ class NodePlugin(WorkerPlugin):
     """Part of each worker process; all of it runs in the worker's event loop, but for `note`.
 
     Invariants: a process ends, other than by `now`, only when nothing runs in it, the scheduler expects nothing of it,
-    and no result is in it alone. A process that an operator drained is not replaced, which would have it work again.
+    and no result is in it alone. A process that an operator drained is not replaced; one that dies is, and then a file
+    in the node's folder says that the next one is drained, too, as long as its nanny lives.
 
     Parameters
     ----------
@@ -76,6 +79,8 @@ class NodePlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask before the worker is known to the scheduler."""
         self._worker = worker
+        if worker.nanny and _read(self._mark) == worker.nanny:
+            self._order = "drain"
         worker.metrics[NAME] = lambda _: self.metrics()
         worker.periodic_callbacks[NAME] = PeriodicCallback(self._step, STEP_S * 1000)
 
@@ -97,7 +102,19 @@ class NodePlugin(WorkerPlugin):
     def obey(self, order: Order, *, now: bool = False) -> None:
         """Do what an operator says. `now`: without waiting for what runs."""
         self._order, self._now = order, now
+        try:
+            if order == "drain" and self._worker.nanny:
+                self._mark.write_text(self._worker.nanny)
+            else:
+                self._mark.unlink(missing_ok=True)
+        except OSError as error:  # it is drained all the same
+            _log.warning("%s will not be drained any more should its process die: %s", self._worker.name, error)
         self._worker.loop.add_callback(self._step)
+
+    @property
+    def _mark(self) -> Path:
+        """Where it is written, for the next process of this name, that an operator has drained it: by its nanny."""
+        return Path(self._worker.local_directory).parent / f"{self._worker.name}.drained"
 
     def metrics(self) -> dict[str, Any]:
         """What the scheduler hears with each heartbeat; see `orca.cluster.nodes.workers.WorkerInfo`."""
@@ -192,6 +209,12 @@ class NodePlugin(WorkerPlugin):
         elif self._order == "work" and self._asked > self._patient_until:
             _log.info("%s works on: nobody takes its results", worker.name)
             self._patient_until, self._works_until = None, self._asked + WORK_ON_S
+
+
+def _read(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text()
+    return ""
 
 
 def node_plugin() -> NodePlugin:
