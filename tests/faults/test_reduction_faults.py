@@ -16,7 +16,8 @@ import psutil
 import pytest
 from file_times import age
 
-from flows.reduction import How, Site, Unit, reduce_block_task
+from flows.reduction_block import reduce_block_task
+from flows.reduction_units import How, Site, Unit
 from orca.errors import StorageError
 from orca.isolation import preload, run_isolated
 from orca.manifest import read_manifest

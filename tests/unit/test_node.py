@@ -12,6 +12,7 @@ from typing import Any
 import dask
 import pytest
 from distributed import Client, Scheduler, Status, Worker
+from distributed.comm import connect
 
 from orca import config
 from orca.cluster.nodes.load import Load, LoadWatch, excess, measure
@@ -116,6 +117,25 @@ def test_tasks_wait_while_all_nodes_are_over_their_limits_and_run_after() -> Non
         assert task.status == "pending"
         nodes[1].reason = ""
         assert await task == "done"
+
+    asyncio.run(two_nodes(run))
+
+
+def test_a_paused_node_sends_a_result_while_another_is_under_way() -> None:
+    async def run(client: Client, workers: list[Worker], nodes: list[SomeNode]) -> None:
+        task = client.submit(lambda: "result", workers=[workers[0].address])
+        assert await task == "result"
+        nodes[0].reason = "load 2.00 a core, limit 0.9"
+        await until(lambda: workers[0].status == Status.paused)
+        question = {"op": "get_data", "keys": [task.key], "who": None, "reply": True}
+        async with AsyncExitStack() as stack:
+            for _ in range(3):  # none of whom says that it has arrived
+                comm = await connect(workers[0].address)
+                stack.push_async_callback(comm.close)
+                await comm.write(question)
+                assert (await comm.read())["status"] == "OK"
+            assert workers[0].transfer_outgoing_count == 3
+        await until(lambda: workers[0].transfer_outgoing_count == 0)
 
     asyncio.run(two_nodes(run))
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from file_times import age
 
-import flows.reduction as stage
-from flows.reduction import How, Site, Unit, _check_options, reduce_block_task
+import flows.reduction_block as stage
+from flows.reduction import _check_options
+from flows.reduction_block import reduce_block_task
+from flows.reduction_units import How, Site, Unit
 from orca.errors import InputError
 from orca.manifest import read_manifest
 from orca.ms.acceptance import Acceptance

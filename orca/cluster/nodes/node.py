@@ -23,6 +23,7 @@ from tornado.ioloop import PeriodicCallback
 from orca import __version__, config
 from orca.cluster.nodes.load import LoadWatch
 from orca.cluster.nodes.parts import LEAVING_TOPIC, NODE_VARIABLE
+from orca.cluster.nodes.sending import send_while_paused
 from orca.cluster.pools import Recycle, load_pools
 from orca.cluster.remote import tell_all
 from orca.cluster.worker import NODE_PLUGIN as NAME
@@ -81,6 +82,7 @@ class NodePlugin(WorkerPlugin):
         self._worker = worker
         if worker.nanny and _read(self._mark) == worker.nanny:
             self._order = "drain"
+        send_while_paused(worker)
         worker.metrics[NAME] = lambda _: self.metrics()
         worker.periodic_callbacks[NAME] = PeriodicCallback(self._step, STEP_S * 1000)
 
