@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import task
 
-from flows.common import Frozen, Machines, News, Quality, news
+from flows.common import Frozen, Machines, News, news
 from orca import naming, telescope
 from orca.antennas import BadAntennas
 from orca.calibration.choose import latest_good
@@ -21,7 +21,7 @@ from orca.cluster.artifacts import show_picture
 from orca.cluster.worker import report_step, stop_signal
 from orca.errors import FailedCalibrationError
 from orca.isolation import run_isolated
-from orca.manifest import Draft, Manifest, draft, fresh
+from orca.manifest import Draft, Manifest, Quality, draft, fresh
 from orca.products import publish, withdraw
 from orca.quality_limits import QualityLimits
 from orca.scratch import Scratch, scratch_folder, sweep

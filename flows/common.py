@@ -19,7 +19,6 @@ from orca.config import Config
 from orca.errors import InputError
 from orca.ms.acceptance import Acceptance
 
-Quality = dict[str, float | int | str | None]
 News = dict[str, Any]
 """Fields of an `orca.events.announcements.Announcement`, which is only imported where there is a broker."""
 FAILURES = 50

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from prefect import task
 from pydantic import Field
 
-from flows.common import Frozen, Machines, Quality, check_absolute, concluded, distinct_sources, named_after_sets
+from flows.common import Frozen, Machines, check_absolute, concluded, distinct_sources, named_after_sets
 from orca import config, naming
 from orca.cluster.gather import Outcome, gather
 from orca.cluster.runner import pool_flow
@@ -21,7 +21,7 @@ from orca.cluster.worker import report_step, stop_signal
 from orca.disk import make_folder
 from orca.errors import DataError, InputError, InvalidDataError, MismatchError, MissingDataError
 from orca.isolation import preload, run_isolated
-from orca.manifest import Manifest, draft, fresh, read_manifest
+from orca.manifest import Manifest, Quality, draft, fresh, read_manifest
 from orca.products import publish
 from orca.scratch import scratch_folder, sweep
 from orca.split_options import SplitOptions

@@ -19,7 +19,6 @@ from flows.common import (
     Frozen,
     Machines,
     News,
-    Quality,
     check_absolute,
     concluded,
     distinct_sources,
@@ -38,7 +37,7 @@ from orca.disk import make_folder
 from orca.endings import with_tail
 from orca.errors import InputError, MissingDataError, OrcaError, ProgramError
 from orca.isolation import preload, run_isolated
-from orca.manifest import Manifest, draft, fresh
+from orca.manifest import Manifest, Quality, draft, fresh
 from orca.process import Stop, find_program
 from orca.products import publish, write_text
 from orca.scratch import Scratch, scratch_folder, sweep

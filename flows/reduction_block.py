@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from flows.reduction_units import (
-    How,
-    Made,
-    Site,
-    Unit,
-    checksums_of,
-    numbers_of,
-    quality_of,
-    rejected_of,
-    written,
-)
+from flows.reduction_units import How, Made, Site, Unit
 from orca import naming
+from orca.block_record import checksums_of, numbers_of, quality_of, rejected_of, written
 from orca.cluster.worker import report_step, stop_signal
 from orca.errors import DataError, InputError, MissingDataError
 from orca.isolation import run_isolated, tell

@@ -21,6 +21,8 @@ from pydantic_core import to_json
 from orca.errors import InvalidDataError, MissingDataError, StorageError
 from orca.process import ProgramRecord
 
+Quality = dict[str, float | int | str | None]
+"""Numbers that judge a product, and what else is told of it, by name."""
 _NOT_CONTENT = "table.lock"  # casacore writes it when a table is opened, also for reading
 
 
@@ -118,7 +120,7 @@ class Manifest(BaseModel):
     peak_memory_bytes: int
     read_bytes: int
     written_bytes: int
-    quality: dict[str, float | int | str | None] = {}
+    quality: Quality = {}
     """Numbers that judge the product; not-a-number is stored as null."""
     host: str
 
