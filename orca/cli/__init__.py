@@ -51,6 +51,7 @@ class _Orca(LazyGroup):
         "cluster": ("orca.cli.cluster", "Make certificates and system services for a cluster."),
         "up": ("orca.cli.machine:up", "Start all parts on this machine, and keep them alive."),
         "status": ("orca.cli.machine:status", "Show what runs on this machine."),
+        "metrics": ("orca.cli.metrics:metrics", "Serve what the parts count, for Prometheus."),
         "down": ("orca.cli.machine:down", "End what runs on this machine."),
     }
 
