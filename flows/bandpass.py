@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
 from prefect.context import FlowRunContext
-from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from flows.calibration_table import Options, Site, make_table, ready
 from flows.common import check_absolute, concluded
+from flows.labels import run_name, run_tags
 from orca import config, telescope
 from orca.antennas import bad_antennas
 from orca.calibration.choose import delays_for
@@ -43,15 +44,10 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.calibration.making", "orca.warm"))
 
 
-def _run_name() -> str:
-    """What a flow run is called on Prefect's page: bandpass 2026-01-10."""
-    return f"{flow_run.flow_name} {flow_run.parameters.get('day') or 'last night'}"
-
-
 _PRELOAD = ("flows.bandpass",)
 
 
-@pool_flow("bandpass", "delay", _run_name, _PRELOAD)
+@pool_flow("bandpass", "delay", partial(run_name, "delay", "last transit"), _PRELOAD, run_tags)
 def delay(
     day: date | None = None,
     raw: Path | None = None,
@@ -77,7 +73,7 @@ def delay(
     return _concluded(_make([table], asked.how(delay=options), asked.site), "delay", [table])
 
 
-@pool_flow("bandpass", "bandpass", _run_name, _PRELOAD)
+@pool_flow("bandpass", "bandpass", partial(run_name, "bandpass", "last transit"), _PRELOAD, run_tags)
 def bandpass(
     day: date | None = None,
     subbands: list[str] | None = None,
@@ -111,7 +107,9 @@ def bandpass(
     return _concluded(outcomes, "bandpass", tables)
 
 
-@pool_flow("bandpass", "nightly-calibration", _run_name, _PRELOAD)
+@pool_flow(
+    "bandpass", "nightly-calibration", partial(run_name, "nightly-calibration", "last transit"), _PRELOAD, run_tags
+)
 def nightly_calibration(
     day: date | None = None,
     subbands: list[str] | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from prefect import get_run_logger
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import deployment
 from prefect.states import State
 from pydantic import BaseModel, ConfigDict
 
@@ -66,13 +66,6 @@ class Machines(Frozen):
             ),
             **more,
         )
-
-
-def named_after_sets(stage: str) -> str:
-    """What a flow run is called on Prefect's page: imaging 20260110_180000_73MHz and 7 more."""
-    sets = flow_run.parameters.get("measurement_sets") or ["nothing"]
-    more = f" and {len(sets) - 1} more" if len(sets) > 1 else ""
-    return f"{stage} {naming.strip_suffix(sets[0])}{more}"
 
 
 def distinct_sources(measurement_sets: Sequence[Path], out: Path | None, others: Sequence[Path] = ()) -> list[Path]:

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from prefect import task
 from pydantic import Field
 
-from flows.common import Frozen, Machines, check_absolute, concluded, distinct_sources, named_after_sets
+from flows.common import Frozen, Machines, check_absolute, concluded, distinct_sources
+from flows.labels import run_name, run_tags
 from orca import config, naming
 from orca.cluster.gather import Outcome, gather
 from orca.cluster.runner import pool_flow
@@ -72,7 +73,7 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.ms.split",))
 
 
-@pool_flow("cosmology", "cosmology", partial(named_after_sets, "cosmology"), ("flows.cosmology",))
+@pool_flow("cosmology", "cosmology", partial(run_name, "cosmology"), ("flows.cosmology",), run_tags)
 def cosmology(
     measurement_sets: Annotated[list[Path], Field(min_length=1)],
     out: Path | None = None,

@@ -22,9 +22,9 @@ from flows.common import (
     check_absolute,
     concluded,
     distinct_sources,
-    named_after_sets,
     news,
 )
+from flows.labels import run_name, run_tags
 from orca import config, naming, telescope
 from orca.calibration.choice_options import ChoiceOptions
 from orca.calibration.choose import find_calibration
@@ -102,7 +102,7 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.ms.stage",))
 
 
-@pool_flow("imaging", "imaging", partial(named_after_sets, "imaging"), ("flows.imaging",))
+@pool_flow("imaging", "imaging", partial(run_name, "imaging"), ("flows.imaging",), run_tags)
 def imaging(
     measurement_sets: Annotated[list[Path], Field(min_length=1)],
     delay: Path | None = None,

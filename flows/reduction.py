@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, date, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import deployment
 
-from flows.common import News, check_absolute, concluded, named_after_sets
+from flows.common import News, check_absolute, concluded
+from flows.labels import run_name, run_tags
 from flows.reduction_block import reduce_block_task
 from flows.reduction_units import How, Site, Unit
 from orca import config, telescope
@@ -32,16 +34,7 @@ def dask_setup(_worker: Any) -> None:
     preload(("orca.ms.reduce",))
 
 
-def _run_name() -> str:
-    """What a flow run is called on Prefect's page: reduction 2026-01-10."""
-    asked = flow_run.parameters
-    if asked.get("measurement_sets"):
-        return named_after_sets("reduction")
-    span = f"last {asked.get('last_hours') or 24} h"
-    return f"reduction {asked.get('day') or span}"
-
-
-@pool_flow("default", "reduction", _run_name, ("flows.reduction",))
+@pool_flow("default", "reduction", partial(run_name, "reduction", "last 24 h"), ("flows.reduction",), run_tags)
 def reduction(
     measurement_sets: list[Path] | None = None,
     day: date | None = None,

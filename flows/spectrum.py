@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import task
-from prefect.runtime import flow_run
 
-from flows.common import check_absolute, named_after_sets
+from flows.common import check_absolute
+from flows.labels import run_name, run_tags
 from flows.spectrum_units import How, Made, Reduced, Request, Site, span_of
 from orca import __version__, config, naming, telescope
 from orca.antennas import bad_antennas
@@ -44,13 +44,7 @@ def dask_setup(_worker: Any) -> None:
     preload((_MODULE,))
 
 
-def _run_name() -> str:
-    """What a flow run is called on Prefect's page: spectrum 2026-01-10."""
-    asked = flow_run.parameters
-    return named_after_sets("spectrum") if asked.get("measurement_sets") else f"spectrum {asked.get('day')}"
-
-
-@pool_flow("default", "spectrum", _run_name, ("flows.spectrum",))
+@pool_flow("default", "spectrum", partial(run_name, "spectrum"), ("flows.spectrum",), run_tags)
 def spectrum(
     measurement_sets: list[Path] | None = None,
     day: date | None = None,

@@ -29,6 +29,7 @@ from orca.cluster.lost import Ended, end_records
 from orca.cluster.nodes.parts import MEMORY
 from orca.cluster.offers import MEMORY_TOPIC, Offers
 from orca.cluster.outcomes import Event, Outcome, Status, UnitResult, conclude, listener_now, listening, summary
+from orca.cluster.progress import Progress
 from orca.cluster.runner import PoolTaskRunner
 from orca.cluster.slots import DEATHS_TOPIC, PLACE, TOPIC, Answer, Slots
 from orca.cluster.worker import STEPS_TOPIC
@@ -154,7 +155,7 @@ class _Gathering:
             TOPIC: lambda _: self.ended.put(None),
             DEATHS_TOPIC: lambda event: self.deaths.put(event[1]),
         }
-        with _subscribed(self.client, topics):
+        with _subscribed(self.client, topics), Progress(self.task.name, _dashboard(self.client)) as progress:
             self._refill()
             while self.todo or self.running:
                 try:
@@ -169,6 +170,7 @@ class _Gathering:
                 if ended is not None:
                     self._take(ended)
                     ended.dask.release()  # a worker that is to be replaced waits until nobody needs its results
+                progress.tell(len(self.outcomes), len(self.units))
             self._tell_deaths()
         doubtful = [r for r in self.records if r.lost or r.at_s > (self.doubtful_since_s or math.inf)]
         end_records(self.task, self.flow_run_id, doubtful)
@@ -314,6 +316,14 @@ class _Gathering:
 
     def _on_memory(self, event: tuple[float, Any]) -> None:
         self.memory_killed.add(event[1]["worker"])
+
+
+def _dashboard(client: Client) -> str | None:
+    """Address of Dask's own page, if it has one."""
+    try:
+        return client.dashboard_link or None
+    except (KeyError, OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from prefect.utilities.engine import collect_task_run_inputs_sync
 from prefect_dask import DaskTaskRunner
 from prefect_dask.task_runners import PrefectDaskFuture
 
+from orca.cluster.artifacts import tagged
 from orca.cluster.explained import explained
 from orca.cluster.local import local_cluster
 from orca.cluster.machine.standing import dask_address
@@ -134,7 +135,11 @@ def _context() -> dict[str, Any]:
 
 
 def pool_flow(
-    pool: str, name: str, run_name: Callable[[], str], preload: tuple[str, ...] = ()
+    pool: str,
+    name: str,
+    run_name: Callable[[], str],
+    preload: tuple[str, ...] = (),
+    tags: Callable[[], Iterable[str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
     """Decorator: a flow whose tasks run in a work pool.
 
@@ -145,6 +150,8 @@ def pool_flow(
         What a run of it is called.
     preload : tuple of str
         Modules that its Dask workers import before their first task.
+    tags : callable, optional
+        What a run of it is tagged with, besides the tags that it has.
     """
     made = flow(
         name=name,
@@ -155,7 +162,7 @@ def pool_flow(
     )
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
-        call = explained(function)
+        call = explained(tagged(function, tags) if tags else function)
         # With types, not their names: Prefect looks names up where `call` was written.
         vars(call)["__signature__"] = signature(function, eval_str=True)
         return made(call)
