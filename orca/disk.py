@@ -82,6 +82,19 @@ def free_bytes(folder: Path) -> int:
     return 0
 
 
+def size_bytes(path: Path) -> int:
+    """What a file, or all of a folder, takes on its disk; what vanishes or cannot be read counts nothing."""
+    total = 0
+    with suppress(OSError):
+        total += path.lstat().st_blocks * 512
+        if path.is_dir() and not path.is_symlink():
+            for folder, folders, files in os.walk(path):
+                for name in (*folders, *files):
+                    with suppress(OSError):
+                        total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118 - thousands
+    return total
+
+
 def readable(n_bytes: float) -> str:
     """A size in decimal units, such as ``1.5 GB``."""
     for unit in ("bytes", "kB", "MB"):

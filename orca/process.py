@@ -108,6 +108,7 @@ def run(
     stop: Stop | None = None,
     owner: str | None = None,
     disk: Path | None = None,
+    stdin: Path | None = None,
 ) -> ProgramRecord:
     """Run a program to its end; nothing of it is left when this returns or raises.
 
@@ -135,6 +136,8 @@ def run(
         Owner token (see `orca.scratch.owner_token`) by which `end_orphans` finds what a killed caller leaves.
     disk : path, optional
         Where the program writes, to tell a full disk from a bug. Looked at beside `cwd` and the log's folder.
+    stdin : path, optional
+        File that the program reads as its standard input; that is empty when not given.
 
     Raises
     ------
@@ -160,7 +163,7 @@ def run(
     setpriv = _locate("setpriv", None, "Install util-linux")
     with Log(log, shlex.join(words)) as sink:
         start = time.monotonic()
-        group = _launch([setpriv, "--pdeathsig", "KILL", "--", program, *words[1:]], sink, cwd, environment)
+        group = _launch([setpriv, "--pdeathsig", "KILL", "--", program, *words[1:]], sink, cwd, environment, stdin)
         try:
             early = _watch(group, words[0], start + deadline_s, deadline_s, stop, memory_gb)
         except BaseException:
@@ -195,19 +198,20 @@ def _checked_words(argv: Sequence[str | PathLike[str]]) -> list[str]:
     return words
 
 
-def _launch(words: list[str], sink: Log, cwd: Path | None, environment: dict[str, str]) -> _Group:
+def _launch(words: list[str], sink: Log, cwd: Path | None, environment: dict[str, str], stdin: Path | None) -> _Group:
     if cwd is not None and not cwd.is_dir():
         raise InputError("is not a folder to run a program in", cwd)
     try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=sink.fileno(),
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-        )
+        with (stdin or Path(os.devnull)).open("rb") as given:
+            process = subprocess.Popen(
+                words,
+                stdin=given,
+                stdout=sink.fileno(),
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            )
     except OSError as error:
         raise InfrastructureError(f"could not be started ({error.strerror})", words[4]) from error
     return _Group(process)

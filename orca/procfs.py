@@ -67,6 +67,17 @@ def marked(name: str, value: str) -> dict[int, int]:
     return found
 
 
+def open_files() -> set[str]:
+    """Paths of all files that processes of this machine have open, as far as this user may know it."""
+    found = set()
+    for pid, _, _ in processes():
+        with suppress(OSError):
+            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    found.add(os.readlink(descriptor.path))  # noqa: PTH115 - what it says, as text
+    return found
+
+
 def wait_until(condition: Callable[[], bool], patience_s: float) -> bool:
     """Wait for a condition; False when it did not come true in time."""
     end = time.monotonic() + patience_s

@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +69,35 @@ def scratch_folder(root: Path, *, need_bytes: int, label: str) -> Iterator[Scrat
         remove(path)
 
 
-def sweep(folder: Path) -> list[Path]:
+def leftovers(folder: Path, age_s: float = 0.0) -> list[tuple[Path, str]]:
+    """What processes that died left in `folder`, each with its owner token; nothing that was touched since `age_s`.
+
+    Looks at the folder's own entries only. Owners on other hosts count as alive.
+    """
+    if not folder.is_dir():
+        return []
+    with storage_errors(folder):
+        entries = sorted(folder.iterdir())
+    latest, found = time.time() - age_s, []
+    for path in entries:
+        owner = owner_of(path.name)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if owner is not None and not owner_alive(owner) and (age_s <= 0 or path.lstat().st_mtime <= latest):
+                found.append((path, owner))
+    return found
+
+
+def sweep(folder: Path, age_s: float = 0.0) -> list[Path]:
     """Remove what processes that died left in `folder`: scratch folders, products on their way; end their programs.
 
     Looks at the folder's own entries only. Owners on other hosts are left to sweeps over there. Several sweeps may
     run at once.
+
+    Parameters
+    ----------
+    folder : Path
+    age_s : float, optional
+        What was touched within so many seconds stays.
 
     Returns
     -------
@@ -80,14 +105,7 @@ def sweep(folder: Path) -> list[Path]:
         What was removed.
     """
     removed, ended = [], set()
-    if not folder.is_dir():
-        return []
-    with storage_errors(folder):
-        entries = sorted(folder.iterdir())
-    for path in entries:
-        owner = _owner_of(path.name)
-        if owner is None or owner_alive(owner):
-            continue
+    for path, owner in leftovers(folder, age_s):
         if owner not in ended:  # first, since they may write on
             end_orphans(owner)
             ended.add(owner)
@@ -102,8 +120,8 @@ def part_path(final: Path, owner: str, number: int | str) -> Path:
     return final.with_name(f"{_PART}{owner}.{number}")
 
 
-def _owner_of(name: str) -> str | None:
-    """Owner token in the name of a scratch folder or of a product on its way."""
+def owner_of(name: str) -> str | None:
+    """Owner token in the name of a scratch folder or of a product on its way; None for any other name."""
     match = re.fullmatch(rf"(?:{re.escape(_PART)}|{_SCRATCH}[^-]+-)([^-]+-\d+-\d+-[0-9a-f]+)(?:\..*)?", name)
     return match[1] if match else None
 

@@ -147,6 +147,11 @@ def _remove_with_folder(path: Path) -> None:
         path.parent.rmdir()
 
 
+def trash_folders(trash_root: Path, calibration: Path) -> list[Path]:
+    """All places of trash: the common one, and that of calibrations, which may lie on another disk."""
+    return list(dict.fromkeys([trash_root, calibration / "trash"]))
+
+
 def list_trash(trash_root: Path) -> list[Trashed]:
     """Return what lies in the trash, oldest first. An entry whose sidecar is broken is logged and left out."""
     found = []

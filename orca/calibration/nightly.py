@@ -32,7 +32,7 @@ def why_too_late(transit: datetime, now: datetime) -> str | None:
     return f"started {hours:.1f} h after the transit of {utc_of(transit):%Y-%m-%d %H:%M:%S} UTC: its data are deleted"
 
 
-def check_recorded(raw: Path, scheduled: datetime) -> None:
+def check_recorded(raw: Path, scheduled: datetime, before: timedelta = ARRIVAL) -> None:
     """Return when anything was recorded in the half hour before a time.
 
     Parameters
@@ -41,6 +41,8 @@ def check_recorded(raw: Path, scheduled: datetime) -> None:
         Root of the raw data.
     scheduled : datetime
         When the run was to start, with a time zone.
+    before : timedelta, optional
+        Another span than half an hour.
 
     Raises
     ------
@@ -50,8 +52,8 @@ def check_recorded(raw: Path, scheduled: datetime) -> None:
         A folder cannot be read.
     """
     scheduled = utc_of(scheduled)
-    if not any(recordings(raw, band.name, scheduled - ARRIVAL, scheduled) for band in reversed(SUBBANDS)):
-        minutes = ARRIVAL.total_seconds() / 60
+    if not any(recordings(raw, band.name, scheduled - before, scheduled) for band in reversed(SUBBANDS)):
+        minutes = before.total_seconds() / 60
         raise MissingDataError(
             f"nothing was recorded in the {minutes:.0f} minutes before {scheduled:%Y-%m-%d %H:%M:%S} UTC",
             raw,

@@ -48,6 +48,7 @@ class _Orca(LazyGroup):
         "trigger": ("orca.cli.trigger:trigger", "Take messages, and have Prefect run what they ask for."),
         "queues": ("orca.cli.queues", "Show the queues of the pools, and empty them; look after dead letters."),
         "users": ("orca.cli.users", "Make, show and remove users of RabbitMQ."),
+        "alarms": ("orca.cli.alarms", "Show what is wrong, and tell who should know."),
         "cluster": ("orca.cli.cluster", "Make certificates and system services for a cluster."),
         "up": ("orca.cli.machine:up", "Start all parts on this machine, and keep them alive."),
         "status": ("orca.cli.machine:status", "Show what runs on this machine."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -172,6 +173,12 @@ def _programs(config: Config) -> Iterator[Finding]:
         try:
             path = find_program(program, key)
             yield Finding(key, OK, f"{path}, version {_version(path)}")
+        except OrcaError as error:
+            yield Finding(key, FAILED, str(error))
+    if config.alarms.command is not None:
+        key, program = "alarms.command", shlex.split(config.alarms.command)[0]
+        try:
+            yield Finding(key, OK, str(find_program(program, key)))
         except OrcaError as error:
             yield Finding(key, FAILED, str(error))
 

@@ -92,9 +92,10 @@ def empty(below: Below = None, older_than: OlderThan = None, yes: Yes = False) -
 
 
 def _folders() -> list[Path]:
-    """The trash, and the one of calibrations that lie on another disk."""
+    from orca.trash import trash_folders
+
     paths = configuration().paths
-    return list(dict.fromkeys([paths.trash, paths.calibration / "trash"]))
+    return trash_folders(paths.trash, paths.calibration)
 
 
 def _places() -> str:

@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 from orca.cluster.ports import free_port
-from orca.cluster.server_settings import MEMORY, SERVER_SETTINGS
+from orca.cluster.server_settings import MEMORY, SERVER_SETTINGS, vacuum
 from orca.config.secret import SecretUri
 from orca.disk import make_folder
 from orca.errors import InfrastructureError
@@ -111,7 +111,9 @@ def command(host: str, port: int, tls: Path | None = None) -> list[str]:
     )
 
 
-def environment(home: Path, url: str, database: SecretUri | None = None) -> dict[str, str]:
+def environment(
+    home: Path, url: str, database: SecretUri | None = None, keep_days: float | None = None
+) -> dict[str, str]:
     """What the environment of a server has to say besides the caller's; holds the database's password.
 
     Parameters
@@ -122,9 +124,12 @@ def environment(home: Path, url: str, database: SecretUri | None = None) -> dict
         Its address as clients have it.
     database : SecretUri, optional
         PostgreSQL.
+    keep_days : float, optional
+        For which it keeps flow runs that have ended (`retention.prefect_days`); for ever when not given.
     """
     parts = urllib.parse.urlsplit(url)
-    own = {**QUIET, **SERVER_SETTINGS, **MEMORY, "PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    own = {**QUIET, **SERVER_SETTINGS, **vacuum(keep_days), **MEMORY}
+    own |= {"PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
     own |= {"PREFECT_SERVER_API_HOST": str(parts.hostname), "PREFECT_SERVER_API_PORT": str(parts.port)}
     own["PREFECT_SERVER_UI_API_URL"] = url
     if database is not None:
@@ -157,7 +162,7 @@ def _among_processes(home: Path) -> Server | None:
     return None
 
 
-def ensure(home: Path, database: SecretUri | None = None) -> tuple[Server, bool]:
+def ensure(home: Path, database: SecretUri | None = None, keep_days: float | None = None) -> tuple[Server, bool]:
     """The server of this folder, started when there is none; and whether it was started now.
 
     It may not answer yet: `wait_until_healthy` before it is used.
@@ -165,7 +170,7 @@ def ensure(home: Path, database: SecretUri | None = None) -> tuple[Server, bool]
     make_folder(home)
     with _locked(home):
         server = find(home)
-        return (server, False) if server is not None else (_start(home, database), True)
+        return (server, False) if server is not None else (_start(home, database, keep_days), True)
 
 
 def wait_until_healthy(server: Server) -> None:
@@ -228,7 +233,7 @@ def prepare_database(home: Path) -> None:
         part.replace(home / DATABASE)
 
 
-def _start(home: Path, database: SecretUri | None) -> Server:
+def _start(home: Path, database: SecretUri | None, keep_days: float | None) -> Server:
     if database is None:
         prepare_database(home)
     port = free_port(LOOPBACK)
@@ -237,7 +242,7 @@ def _start(home: Path, database: SecretUri | None) -> Server:
     with log.open("ab") as output:
         process = subprocess.Popen(
             command(LOOPBACK, port),
-            env=kept | environment(home, url, database),
+            env=kept | environment(home, url, database, keep_days),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

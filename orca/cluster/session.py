@@ -70,7 +70,7 @@ def open_session(config: Config, *, preload: Sequence[str], quiet: bool = True) 
     elif (standing := api_url(config)) is not None:
         url = standing
     else:
-        own, started = server.ensure(config.prefect.home, config.prefect.database)
+        own, started = server.ensure(config.prefect.home, config.prefect.database, config.retention.prefect_days)
         url = own.url
     os.environ.update(server.client_environment(config.prefect.home, url, config.network.tls))
     if quiet:

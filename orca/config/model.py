@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from orca.alarms.email import Email
 from orca.antennas import AntennaId, BadAntennaSource
 from orca.config.secret import SecretUri, mask, parse_uri
 
@@ -100,6 +101,36 @@ def _bad_antennas(value: Any, info: ValidationInfo) -> Any:
         return source
     program, *arguments = shlex.split(source.command)
     return source.model_copy(update={"command": shlex.join([_program(program, info), *arguments])})
+
+
+def _command(value: Any, info: ValidationInfo) -> Any:
+    """Make the program of a command line absolute, unless it is a bare name."""
+    if not isinstance(value, str):
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        raise ValueError("expected a command line; a quotation mark in it is not closed") from None
+    if not words:
+        raise ValueError("expected a command line: a program and its arguments")
+    return shlex.join([_program(words[0], info), *words[1:]])
+
+
+def _email(value: Any) -> Any:
+    """Make an `Email` of the keys below it, and the first mistake in them one line."""
+    if value is None or isinstance(value, Email):
+        return value
+    known = ", ".join(Email.WANTED)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected keys below it ({known}), or null")
+    if unknown := [str(key) for key in value if key not in Email.WANTED]:
+        raise ValueError(f"{mask(unknown[0])[:60]}: unknown key; known here: {known}")
+    try:
+        return Email.model_validate({key: item for key, item in value.items() if item is not None})
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        key = str(detail["loc"][0])
+        raise ValueError(f"{key}: expected {Email.WANTED[key]}") from None
 
 
 _WANTED: dict[int | str, str] = {"file": "a path", "deadline_s": "a number of seconds above 0"}
@@ -302,6 +333,57 @@ class Limits(Section):
     """Age at which the recorder deletes raw data, hours."""
 
 
+Days = Annotated[float, Field(gt=0)] | None
+
+
+class Retention(Section):
+    """What is kept how long; None: for ever."""
+
+    trash_days: Days
+    """In the trash."""
+    prefect_days: Annotated[float, Field(ge=1)] | None
+    """What Prefect knows of flow runs that have ended."""
+    scratch_hours: Days
+    """Scratch of processes that died, since it was last touched."""
+    logs_days: Days
+    """Log files that nothing writes to any more."""
+    failures_days: Days
+    """Folders of what is kept of failures."""
+
+
+class Alarms(Section):
+    """When somebody is told of what goes wrong, and how. A threshold of None: not looked at."""
+
+    recording_minutes: Annotated[float, Field(gt=0)] | None
+    """Before a scheduled calibration, in which something has to be recorded."""
+    raw_left_h: Annotated[float, Field(gt=0)] | None
+    """Raw data that are not reduced so many hours before the recorder deletes them raise an alarm."""
+    disk_share: Annotated[float, Field(gt=0, le=1)] | None
+    """Share of a file system in use that raises an alarm."""
+    disk_clear_share: Annotated[float, Field(gt=0, le=1)]
+    """Below this share the alarm ends."""
+    dead_letters: Annotated[int, Field(ge=1)] | None
+    """So many messages in a queue of dead letters raise an alarm."""
+    gone_minutes: Annotated[float, Field(gt=0)] | None
+    """A part, a node or a worker that was there and has not been seen for so long raises an alarm."""
+    calibration_hours: Annotated[float, Field(gt=0)] | None
+    """A calibration that failed within this time, and none that is good since, raise an alarm."""
+    command: Annotated[str | None, BeforeValidator(_command)]
+    """Program that is told; None: none."""
+    deadline_s: Seconds
+    """For the command, and for the mail server."""
+    email: Annotated[Email | None, BeforeValidator(_email)]
+    """Who gets mail; None: nobody."""
+
+    @field_validator("disk_clear_share")
+    @classmethod
+    def _below_the_mark(cls, value: float, info: ValidationInfo) -> float:
+        mark = info.data.get("disk_share")
+        if mark is not None and value > mark:
+            raise ValueError(f"expected at most alarms.disk_share, which is {mark:g}, found {value:g}")
+        return value
+
+
 class Settings(Section):
     """All sections."""
 
@@ -316,6 +398,8 @@ class Settings(Section):
     cache: Cache
     calibration: Calibration
     limits: Limits
+    retention: Retention
+    alarms: Alarms
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,8 @@
-"""What ORCA tells others: a calibration or an image is ready, a night is done, something failed.
+"""What ORCA tells others: a calibration or an image is ready, a night is done, something failed, there is an alarm.
 
 Announcements go to the topic exchange ``<prefix>.events``; their routing key is the kind, and the subband after it:
-``calibration.ready.73MHz``. Whoever wants to hear of them binds a queue to it, with a pattern such as
-``calibration.ready.#``.
+``calibration.ready.73MHz``, or the condition of an alarm: ``alarm.raised.disk``. Whoever wants to hear of them binds a
+queue to it, with a pattern such as ``calibration.ready.#``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import amqp  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orca.alarms.alarm import condition_of
 from orca.config import Config
 from orca.errors import BrokerAwayError, InputError, MessageError, MissingDataError
 from orca.events import names
@@ -44,8 +45,8 @@ class Announcement(BaseModel):
         description="Of this announcement alone.",
     )
     kind: str = Field(
-        pattern=r"^[a-z_]+\.(ready|done|failed)$",
-        description="calibration.ready, image.ready, night.done, or a stage and .failed.",
+        pattern=r"^([a-z_]+\.(ready|done|failed)|alarm\.(raised|cleared))$",
+        description="calibration.ready, image.ready, night.done, a stage and .failed, alarm.raised, or alarm.cleared.",
     )
     time: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When it was announced.")
     subband: str | None = Field(None, pattern=r"^\d{2}MHz$", description="If it is about one.")
@@ -55,11 +56,17 @@ class Announcement(BaseModel):
     paths: tuple[str, ...] = Field((), description="Products; of a failure, what they would have been made of.")
     text: str = Field("", max_length=10_000, description="For people: how good it is, or why it failed.")
     numbers: dict[str, int] = Field({}, description="Of a night: how many blocks were done, skipped and failed.")
+    alarm: str | None = Field(
+        None,
+        pattern=r"^[a-z-]+(:.{1,400})?$",
+        description="Which alarm; the same when it ends. It begins with its condition, such as disk:/fast.",
+    )
 
     @property
     def routing_key(self) -> str:
-        """The kind, and the subband if it is about one."""
-        return self.kind if self.subband is None else f"{self.kind}.{self.subband}"
+        """The kind, and the condition of an alarm, or the subband if it is about one."""
+        more = self.subband if self.alarm is None else condition_of(self.alarm)
+        return self.kind if more is None else f"{self.kind}.{more}"
 
     @classmethod
     def decode(cls, body: bytes) -> Announcement:

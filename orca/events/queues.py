@@ -154,6 +154,19 @@ def broker_has_none(queue: str) -> str:
     return f"there is no queue {queue}: `orca events setup` makes it"
 
 
+def dead_counts(settings: Config, pools: Sequence[str] = POOLS) -> dict[str, int]:
+    """How many dead letters the queues of the pools have; none are looked at.
+
+    Raises
+    ------
+    RightsError, BrokerAwayError, InfrastructureError, ConfigError
+        As `orca.events.broker.connect` and `orca.events.refusals.translated` do.
+    """
+    with connect(settings) as connection, translated():
+        found = {pool: waiting(connection, names.dead(settings.queue.prefix, pool)) for pool in pools}
+        return {pool: state[0] if state else 0 for pool, state in found.items()}
+
+
 def peek(settings: Config, pool: str, count: int) -> list[Letter]:
     """The messages at the head of a queue, in their order; they stay there.
 

@@ -29,6 +29,7 @@ PREFECT = Path(sys.executable).with_name("prefect")
 ROOT = Path(__file__).parents[2]
 NIGHTLY = "nightly-calibration/nightly-calibration"
 ALL = [
+    "alarms/alarms",
     "bandpass/bandpass",
     "catch-up/catch-up",
     "cosmology/cosmology",
@@ -38,6 +39,7 @@ ALL = [
     "reduction/reduction",
     "reduction/reduction-hour",
     "reduction/reduction-night",
+    "retention/retention",
     "spectrum/spectrum",
 ]
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from site_of_tests import Site, outcomes
+from waiting import wait_for
 
+from orca.cluster import server
 from orca.cluster.ports import free_port
+from orca.config import SecretUri
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
@@ -49,7 +52,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
-def test_a_flow_runs_with_a_server_on_postgresql(database: str, tmp_path: Path, make_ms: Callable[..., Path]) -> None:
+def test_a_flow_runs_with_a_server_on_postgresql_which_forgets_it_when_it_is_old(
+    database: str, tmp_path: Path, make_ms: Callable[..., Path]
+) -> None:
     site = Site(tmp_path, {"prefect": {"database": database}, "limits": {"settle_s": 0}})
     ms = make_ms()
     try:
@@ -57,7 +62,23 @@ def test_a_flow_runs_with_a_server_on_postgresql(database: str, tmp_path: Path, 
         assert [outcome["status"] for outcome in outcomes(result).values()] == ["done"], result.stderr
         assert "pa55" not in result.stderr + site.run("config", "show").stdout
         count = "select count(*) from flow_run where state_type = 'COMPLETED'"
-        asked = subprocess.run([str(PROGRAMS / "psql"), database, "-tAc", count], capture_output=True, text=True)
-        assert asked.stdout.strip() == "1", asked.stderr
+        assert ask(database, count) == "1"
+        assert int(ask(database, "select count(*) from log")) > 0
+
+        site.run("down")
+        ask(database, "update flow_run set end_time = now() - interval '31 days'")
+        made, _ = server.ensure(site.data / "prefect", SecretUri(database), keep_days=30)
+        server.wait_until_healthy(made)
+        wait_for(lambda: ask(database, "select count(*) from flow_run") == "0", "the removal of an old flow run")
+        wait_for(lambda: ask(database, "select count(*) from log") == "0", "the removal of its log")
     finally:
         site.run("down")
+
+
+def ask(database: str, question: str) -> str:
+    """What psql says."""
+    assert PROGRAMS is not None
+    words = [str(PROGRAMS / "psql"), database, "-tAc", question]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

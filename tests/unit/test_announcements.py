@@ -17,7 +17,7 @@ from orca.errors import MessageError
 from orca.events.announcements import Announcement, schema_text
 
 DOCS = Path(__file__).parents[2] / "docs"
-FLOWS = ("bandpass", "cosmology", "imaging", "reduction", "upkeep")
+FLOWS = ("alarms", "bandpass", "cosmology", "imaging", "reduction", "retention", "upkeep")
 TABLE = Path("/calibration/bandpass/73MHz/2026-01-10/20/bandpass_concat.73MHz_20.bandpass")
 DELAYS = Path("/calibration/delay/2026-01-10/20260110_delay.delay")
 FIRST, NEXT_HOUR = (Path(f"/raw/20260110_{time}_73MHz.ms") for time in ("185959", "190009"))

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from orca.alarms.email import Email
 from orca.antennas import BadAntennaSource
 from orca.config import Config, SecretUri, default_path, find, load, mask
 from orca.config.model import known_keys
@@ -199,6 +200,17 @@ def test_bad_antennas_come_from_a_list_a_file_or_a_command(file: Path, home: Pat
     assert shlex.split(on_path.command or "") == ["bad", "--day", "{date}"]
 
 
+def test_whoever_is_told_of_alarms_is_a_program_or_gets_mail(file: Path) -> None:
+    text = (
+        "  command: ./tell --state {state}\n  email: {to: [a@b, c@d], from: orca@b, host: mail}\n  raw_left_h: null\n"
+    )
+    alarms = loaded(file, f"alarms:\n{text}").alarms
+    assert alarms.command == f"{file.parent}/tell --state '{{state}}'"
+    assert alarms.email == Email(to=("a@b", "c@d"), sender="orca@b", host="mail", port=25)
+    assert alarms.raw_left_h is None
+    assert (load().alarms.command, load().alarms.email) == (None, None)
+
+
 def test_bad_antennas_stand_in_lines_of_their_own(file: Path) -> None:
     text = "calibration:\n  bad_antennas:\n    file: bad.yml\n    fallback:\n    - 12\n    - LWA-114\n  alarm_ns: 50\n"
     calibration = loaded(file, text).calibration
@@ -276,6 +288,30 @@ def test_the_configuration_is_frozen_and_pickles(file: Path) -> None:
         ("limits: {min_fill_level: 2}", "1: limits.min_fill_level: expected a number of at most 1, found 2"),
         ("limits: {settle_s: [1]}", "1: limits.settle_s: expected a number, found a list"),
         ("dask: {address: localhost}", "1: dask.address: expected an address like tcp://host:8786"),
+        ("retention: {prefect_days: 0.5}", "1: retention.prefect_days: expected a number of at least 1, found 0.5"),
+        ("retention: {trash_days: 0}", "1: retention.trash_days: expected a number above 0, found 0"),
+        ("alarms: {disk_share: 1.1}", "1: alarms.disk_share: expected a number of at most 1, found 1.1"),
+        ("alarms: {dead_letters: 0.5}", "1: alarms.dead_letters: expected a whole number, found 0.5"),
+        (
+            "alarms: {disk_share: 0.8}",
+            "1: alarms.disk_clear_share: expected at most alarms.disk_share, which is 0.8, found 0.87",
+        ),
+        ("alarms: {command: ' '}", "1: alarms.command: expected a command line: a program and its arguments"),
+        (
+            'alarms: {command: "tell \'x"}',
+            "1: alarms.command: expected a command line; a quotation mark in it is not closed",
+        ),
+        ("alarms: {email: [a]}", "1: alarms.email: expected keys below it (to, from, host, port), or null"),
+        ("alarms: {email: {too: a}}", "1: alarms.email: too: unknown key; known here: to, from, host, port"),
+        ("alarms: {email: {to: [a@b]}}", "1: alarms.email: from: expected an address such as orca@example.org"),
+        (
+            "alarms: {email: {to: [a b], from: a@b}}",
+            "1: alarms.email: to: expected a list of addresses such as observer@example.org",
+        ),
+        (
+            "alarms: {email: {to: [a@b], from: a@b, port: 0}}",
+            "1: alarms.email: port: expected a port from 1 to 65535",
+        ),
         (
             "calibration:\n  bad_antennas: {file: bad.yml}",
             "2: calibration.bad_antennas: expected a fallback beside the file: the antennas to leave out when it "

@@ -57,6 +57,12 @@ def test_environment_folder_and_empty_input_reach_the_program(tmp_path):
     assert (tmp_path / "sh.log").read_text().splitlines()[1:] == ["blue", str(tmp_path.resolve())]
 
 
+def test_a_file_is_the_programs_input(tmp_path):
+    (tmp_path / "given").write_text("from a file\n")
+    shell("cat", tmp_path, stdin=tmp_path / "given")
+    assert (tmp_path / "sh.log").read_text().splitlines()[1:] == ["from a file"]
+
+
 def test_record_counts_cpu_memory_and_bytes(tmp_path):
     script = "data = bytearray(150_000_000); open('out', 'wb').write(data[:3_000_000]); sum(range(6_000_000))"
     record = run([sys.executable, "-c", script], log=tmp_path / "log", deadline_s=30, threads=1, cwd=tmp_path)

@@ -94,6 +94,7 @@ def verify(folder: Path) -> str:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     names = [name for unit in folder.glob("orca.*") for name in (unit.name, *values(unit.read_text(), "Wants"))]
+    names.append("orca-alarms.service")  # which the timer starts
     done = subprocess.run(
         ["systemd-analyze", "verify", *names],
         env={"SYSTEMD_UNIT_PATH": f"{folder}:", "PATH": "/usr/bin:/bin"},
@@ -120,6 +121,8 @@ def test_systemd_finds_nothing_wrong_with_the_units_of_any_host(here: Site, tmp_
         ("orca-dask@.service", "/bin/orca ", "/bin/orka "),
         ("orca-dask@1.service.d/memory.conf", "MemoryMax", "MaxMemory"),
         ("orca.target", "orca-dask@3.service", "orca-task@3.service"),
+        ("orca-alarms.timer", "OnCalendar=*:0/5", "OnCalendar=sometimes"),
+        ("orca-alarms.service", "/bin/orca ", "/bin/orka "),
     ],
 )
 def test_a_mistake_in_a_unit_would_be_found(unit: str, old: str, new: str, here: Site, tmp_path: Path) -> None:
@@ -138,9 +141,17 @@ def test_each_host_starts_what_belongs_there(here: Site, telescope: WorkPools) -
             first = ["orca-server.service", "orca-scheduler.service"]
             flows = [f"orca-flows@{pool}.service" for pool in POOLS]
             wanted = [*first, *flows, "orca-trigger.service", *wanted]
-        assert values(files["orca.target"], "Wants") == wanted
+        assert values(files["orca.target"], "Wants") == [*wanted, "orca-alarms.timer"]
         templates = {f"{name.partition('@')[0]}@.service" if "@" in name else name for name in wanted}
         assert {name for name in files if name in SERVICES} == templates
+
+
+def test_one_host_looks_at_all_alarms_and_the_others_at_their_disks(here: Site, telescope: WorkPools) -> None:
+    commands = {host: value(unit_files(here, host)["orca-alarms.service"], "ExecStart") for host in telescope.hosts}
+    at_all = [host for host, command in commands.items() if str(command).endswith("/bin/orca alarms check")]
+    assert at_all == ["lwacalim10"]
+    others = {command for host, command in commands.items() if host not in at_all}
+    assert [str(command).rpartition("/bin/orca ")[2] for command in others] == ["alarms check --only disk"]
 
 
 def test_every_part_is_started_again_for_ever_and_ends_with_the_target(here: Site) -> None:
@@ -156,8 +167,8 @@ def test_the_recorders_cores_are_left_to_them(configure: Configure, telescope: W
     chosen = a_site(configure(), telescope, server="lwacalim01", scheduler="lwacalim02", flows=["lwacalim03"])
     for host in telescope.hosts:
         files = unit_files(chosen, host)
-        services = [files[name] for name in files if name in SERVICES]
-        assert services
+        services = [files[name] for name in files if name in (*SERVICES, "orca-alarms.service")]
+        assert len(services) > 1
         for text in services:
             first, _, last = (value(text, "CPUAffinity") or "0-8191").partition("-")
             assert (int(first), int(last)) == (8 if host in RECORDERS else 0, 8191)
@@ -202,7 +213,8 @@ def test_the_configuration_says_where_server_and_scheduler_run(configure: Config
     assert (chosen.server, chosen.scheduler, chosen.flows) == ("lwacalim10", "lwacalim09", ("lwacalim10",))
     elsewhere = a_site(configure(), telescope, server="lwacalimhead", flows=["lwacalim00", "lwacalim09"])
     assert elsewhere.hosts == (*telescope.hosts, "lwacalimhead")
-    assert list(unit_files(elsewhere, "lwacalimhead")) == ["orca-server.service", "orca.slice", "orca.target"]
+    alarms = ["orca-alarms.service", "orca-alarms.timer"]
+    assert list(unit_files(elsewhere, "lwacalimhead")) == ["orca-server.service", *alarms, "orca.slice", "orca.target"]
     assert "orca-flows@.service" in unit_files(elsewhere, "lwacalim09")
 
 

@@ -149,7 +149,8 @@ class Plan:
     def _server(self) -> Service:
         prefect, network = self.settings.prefect, self.settings.network
         argv = server.command(network.host, self.ports["server"], network.tls)
-        environment = server.environment(prefect.home, self.api_url, prefect.database)
+        keep_days = self.settings.retention.prefect_days
+        environment = server.environment(prefect.home, self.api_url, prefect.database, keep_days)
         return Service(Known("server", "server", self.api_url), Part("server", tuple(argv), environment), stop_s=15.0)
 
     def _dask(self) -> list[Service]:
@@ -219,6 +220,8 @@ def _given(settings: Config) -> dict[str, dict[str, object]]:
             continue
         if isinstance(value, Path) or section == "execs":
             values[section][name] = str(value)
+        elif key == "alarms.command":
+            values[section][name] = value
         elif key == "calibration.bad_antennas":
             values[section][name] = value.model_dump(mode="json", exclude_none=True) or None
     return values

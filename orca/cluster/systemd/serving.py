@@ -101,7 +101,8 @@ def _server(settings: Config) -> Part:
         )
     network, prefect = settings.network, settings.prefect
     argv = server.command(network.host, port, network.tls)
-    return Part("server", tuple(argv), server.environment(prefect.home, url, prefect.database))
+    keep_days = settings.retention.prefect_days
+    return Part("server", tuple(argv), server.environment(prefect.home, url, prefect.database, keep_days))
 
 
 def _scheduler(settings: Config) -> Part:

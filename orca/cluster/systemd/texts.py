@@ -32,6 +32,31 @@ ProtectKernelTunables=yes
 Slice=orca.slice
 {cores}"""
 
+ALARMS = """\
+[Unit]
+Description=ORCA look at alarms
+After=network-online.target remote-fs.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+User={user}
+Environment=ORCA_CONF={configuration} ORCA_NODE={host}
+ExecStart={venv}/bin/orca alarms check{only}
+TimeoutStartSec=10min
+NoNewPrivileges=yes
+ProtectSystem=full
+Slice=orca.slice
+{cores}"""
+ALARMS_TIMER = """\
+[Unit]
+Description=ORCA looks at alarms, also while Prefect's server is away
+PartOf=orca.target
+
+[Timer]
+OnCalendar=*:0/5
+RandomizedDelaySec=60
+"""
 QUICK_END = """\
 KillMode=mixed
 TimeoutStopSec=30

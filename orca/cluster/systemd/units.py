@@ -140,13 +140,28 @@ def unit_files(site: Site, host: str) -> dict[str, str]:
         for i, offers in enumerate(site.pools.processes(host)):
             texts[f"orca-dask@{i}.service.d/memory.conf"] = _memory(site.pools, offers)
             wants.append(f"orca-dask@{i}.service")
+    texts["orca-alarms.service"] = _alarms(site, host)
+    texts["orca-alarms.timer"] = words.ALARMS_TIMER
+    wants.append("orca-alarms.timer")
     texts["orca.slice"] = words.SLICE + (words.WEIGHTS if site.pools.reserved_cores.get(host) else "")
     texts[TARGET] = words.TARGET.format(host=host, wants="".join(f"Wants={name}\n" for name in wants))
     return {name: f"{words.MARK}\n{text}" for name, text in texts.items()}
 
 
-def _service(site: Site, host: str, part: str, what: str, life: str, after: str = "") -> str:
+def _alarms(site: Site, host: str) -> str:
+    """One machine looks at everything, best another than that of the server; the others at their own disks."""
+    at_all = next((each for each in reversed(site.hosts) if each != site.server), site.server)
+    only = "" if host == at_all else " --only disk"
+    given = {"user": site.user, "configuration": site.configuration, "host": host, "venv": site.venv}
+    return words.ALARMS.format(**given, only=only, cores=_cores(site, host))
+
+
+def _cores(site: Site, host: str) -> str:
     reserved = site.pools.reserved_cores.get(host, 0)
+    return words.CORES.format(first=reserved, last=LAST_CORE) if reserved else ""
+
+
+def _service(site: Site, host: str, part: str, what: str, life: str, after: str = "") -> str:
     return words.SERVICE.format(
         what=what,
         after=after,
@@ -156,7 +171,7 @@ def _service(site: Site, host: str, part: str, what: str, life: str, after: str 
         venv=site.venv,
         part=part,
         life=life,
-        cores=words.CORES.format(first=reserved, last=LAST_CORE) if reserved else "",
+        cores=_cores(site, host),
     )
 
 
