@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,6 +94,20 @@ def size_bytes(path: Path) -> int:
                     with suppress(OSError):
                         total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118 - thousands
     return total
+
+
+def nearest_folder(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there (which may be a file)."""
+    return next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+
+
+def not_writable(folder: Path) -> str | None:
+    """Return why nothing can be made in a folder: by trying, since rights tell nothing about a network's disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (error.strerror or "error").lower()
 
 
 def readable(n_bytes: float) -> str:

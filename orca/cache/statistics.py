@@ -139,7 +139,7 @@ def statistics(cache: SpectrumCache) -> Statistics:
     kinds = tuple(_of_kind(cache, kind, each) for kind, each in sorted(found.items()))
     counts = cache.store.counted(cache.counters)
     asked = {name: counts.get(name, 0) for name in ("put", "asked", "found", "broken")}
-    return Statistics(cache.store.room(), kinds, **asked, expire_s=cache.expire_s, day=_day(kinds, cache.expire_s))
+    return Statistics(cache.store.room(), kinds, **asked, expire_s=cache.expire_s, day=day_need(cache.expire_s, kinds))
 
 
 def _of_kind(cache: SpectrumCache, kind: str, found: _Kind) -> KindStatistics:
@@ -158,7 +158,8 @@ def _of_kind(cache: SpectrumCache, kind: str, found: _Kind) -> KindStatistics:
     )
 
 
-def _day(kinds: tuple[KindStatistics, ...], expire_s: float) -> DayNeed:
+def day_need(expire_s: float, kinds: tuple[KindStatistics, ...] = ()) -> DayNeed:
+    """What a full day of the telescope needs where entries expire after so long, by the size of those there are."""
     entries = sum(kind.entries for kind in kinds)
     each = sum(kind.stored_bytes for kind in kinds) / entries if entries else STORED_BYTES
     wanted = SPECTRA * SETS_A_DAY

@@ -53,6 +53,7 @@ class _Orca(LazyGroup):
         "up": ("orca.cli.machine:up", "Start all parts on this machine, and keep them alive."),
         "status": ("orca.cli.machine:status", "Show what runs on this machine."),
         "metrics": ("orca.cli.metrics:metrics", "Serve what the parts count, for Prometheus."),
+        "doctor": ("orca.cli.doctor:doctor", "Examine all that ORCA needs: what is wrong, and how to mend it."),
         "down": ("orca.cli.machine:down", "End what runs on this machine."),
     }
 

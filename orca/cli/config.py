@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca.cli import complain, configuration
+from orca.disk import nearest_folder, not_writable
 from orca.errors import InputError, OrcaError, StorageError
 
 if TYPE_CHECKING:
@@ -167,12 +168,13 @@ def _placeholders(config: Config) -> Iterator[Finding]:
 
 def _programs(config: Config) -> Iterator[Finding]:
     from orca.process import find_program
+    from orca.program_version import version_of
 
     for name, program in (("wsclean", config.execs.wsclean), ("aoflagger", config.execs.aoflagger)):
         key = f"execs.{name}"
         try:
             path = find_program(program, key)
-            yield Finding(key, OK, f"{path}, version {_version(path)}")
+            yield Finding(key, OK, f"{path}, version {version_of(path)}")
         except OrcaError as error:
             yield Finding(key, FAILED, str(error))
     if config.alarms.command is not None:
@@ -183,56 +185,21 @@ def _programs(config: Config) -> Iterator[Finding]:
             yield Finding(key, FAILED, str(error))
 
 
-def _version(program: Path) -> str:
-    """Return the version that a program prints with --version.
-
-    Raises
-    ------
-    ProgramError
-        When it fails, takes more than 20 s, or prints no version.
-    """
-    from orca.errors import ProgramError
-    from orca.process import run
-
-    with tempfile.TemporaryDirectory(prefix="orca-check-") as folder:
-        log = Path(folder) / "version.log"
-        run([program, "--version"], log=log, deadline_s=20, threads=1)
-        printed = log.read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"^(?!.*--version).*?version\s+(\S+)|^(?!.*--version)\D*(\d+\.\d[\w.]*)", printed, re.I | re.M)
-    if found is None:
-        raise ProgramError("does not tell its version", program, "Is it the right program?")
-    return found[1] or found[2]
-
-
 def _folders(config: Config) -> Iterator[Finding]:
     for key, folder in config.items().items():
         if not isinstance(folder, Path):
             continue
-        nearest = _nearest(folder)
+        nearest = nearest_folder(folder)
         if key == "paths.raw" and folder.is_dir():
             readable = os.access(folder, os.R_OK | os.X_OK)
             yield Finding(key, OK if readable else FAILED, f"{folder} can{'' if readable else 'not'} be read")
         elif not nearest.is_dir():
             yield Finding(key, FAILED, f"{folder}: {nearest} is not a folder")
-        elif reason := _not_writable(nearest):
+        elif reason := not_writable(nearest):
             yield Finding(key, FAILED, f"{folder}: {nearest} cannot be written: {reason}")
         else:
             yield _room(config, key, folder, nearest)
     yield from _trash(config)
-
-
-def _not_writable(folder: Path) -> str | None:
-    """Return why nothing can be made in a folder: by trying, since rights tell nothing about a network's disks."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return (error.strerror or "error").lower()
-
-
-def _nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
 
 
 def _room(config: Config, key: str, folder: Path, nearest: Path) -> Finding:
@@ -247,6 +214,6 @@ def _room(config: Config, key: str, folder: Path, nearest: Path) -> Finding:
 def _trash(config: Config) -> Iterator[Finding]:
     """Removing is a rename into the trash, which only works on one file system."""
     for key, folder in (("paths.raw", config.paths.raw), ("paths.cosmology", config.paths.cosmology)):
-        if _nearest(folder).stat().st_dev != _nearest(config.paths.trash).stat().st_dev:
+        if nearest_folder(folder).stat().st_dev != nearest_folder(config.paths.trash).stat().st_dev:
             text = f"{config.paths.trash} is on another file system than {key}: nothing can be moved there from it"
             yield Finding("paths.trash", WARNING, text)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import PrefectHTTPStatusError
 from site_of_tests import Site
@@ -314,3 +314,34 @@ def test_a_wrong_file_of_deployments_is_told_with_its_line(tmp_path: Path) -> No
     path.write_text(right.replace("flows.imaging.imaging", "flows.imaging.nothing"))
     with pytest.raises(ConfigError, match=r"deployment imaging: flows\.imaging\.nothing is no flow"):
         deployments.wanted(deployments.read_deployments(path), "default")
+
+
+def test_the_doctor_tells_of_pools_that_are_missing_or_have_no_flow_worker(running: Running) -> None:
+    prefix, wanted = "examined", load_pools(default_path())
+    settings = {"queue": {"prefix": prefix}, "prefect": {"api_url": running.url}}
+
+    def found() -> tuple[int, dict[str, list[dict[str, str]]]]:
+        words = ("--json", "--only", "prefect", "--only", "flow-workers")
+        done = running.site.run("doctor", *words, **settings)
+        wrong = [each for each in json.loads(done.stdout)["findings"] if each["level"] in ("warning", "error")]
+        names = {each["name"] for each in wrong}
+        return done.returncode, {name: [each for each in wrong if each["name"] == name] for name in names}
+
+    status, wrong = found()
+    assert status == 1
+    assert [each["remedy"] for each in wrong["pools"]] == ["orca pools apply"] * 4
+    assert [each["remedy"] for each in wrong["deployments"]] == ["orca deploy"] * len(ALL)
+    work_pools.apply(running.client, wanted, prefix)
+    running.deploy(prefix=prefix)
+    status, wrong = found()
+    assert (status, set(wrong)) == (1, {f"{prefix}-{pool}" for pool in wanted.pools})
+    assert wrong[f"{prefix}-imaging"][0]["seen"] == "none is online: no flow run of this pool begins"
+    running.client.update_work_pool(f"{prefix}-imaging", WorkPoolUpdate(concurrency_limit=99))
+    running.client.update_deployment(
+        running.client.read_deployment_by_name(f"imaging/{prefix}-imaging").id, DeploymentUpdate(entrypoint="x.y")
+    )
+    _, wrong = found()
+    assert (
+        wrong["pools"][0]["seen"] == f"work pool {prefix}-imaging runs 99 at once, not {wanted.pools['imaging'].runs}"
+    )
+    assert "another entrypoint" in wrong["deployments"][0]["seen"]

@@ -18,6 +18,7 @@ from waiting import COMMAND_S, wait_for
 
 from orca.cluster import server
 from orca.cluster.machine.broker import find_program
+from orca.cluster.machine.questions import call_api
 from orca.ms.simulate import SimulationOptions, simulate
 
 SMALL = ("--size", "256", "--scale", "0.5", "--calibration", "none")
@@ -50,6 +51,38 @@ def test_all_parts_answer(stack: Stack) -> None:
     assert status["slots"]["imaging"] == {host: {"used": 0, "offered": 1} for host in FAKE}
     assert set(status["queues"]) == {"default", "imaging", "bandpass", "cosmology"}
     assert set(status["queues"].values()) <= {0, None}, "the trigger makes them, a moment later perhaps"
+
+
+def test_the_doctor_finds_it_well_and_tells_what_is_then_changed(stack: Stack) -> None:
+    def services() -> dict[str, dict[str, str]]:
+        asked = ("configuration", "broker", "redis", "prefect", "flow-workers", "dask")
+        told = stack.site.run("doctor", "--json", *(word for name in asked for word in ("--only", name)))
+        findings = json.loads(told.stdout)["findings"]
+        order = ["ok", "note", "warning", "error"]
+        return {each["name"]: each for each in sorted(findings, key=lambda each: order.index(each["level"]))}
+
+    wait_for(lambda: services()["queues"]["level"] == "ok", "the queues, which the trigger makes", every_s=COMMAND_S)
+    well = services()
+    assert [name for name, each in well.items() if each["level"] not in ("ok", "note")] == []
+    assert {name for name, each in well.items() if each["section"] == "flow-workers" and each["level"] == "note"} == {
+        "bandpass",
+        "cosmology",
+    }
+    assert {"server", "pools", "deployments", "scheduler", "slots", "versions"} <= set(well)
+
+    url = stack.address("server")
+    call_api(url, "work_pools/imaging", {"is_paused": True}, method="PATCH")
+    deployment = call_api(url, "deployments/name/cosmology/cosmology")["id"]
+    call_api(url, f"deployments/{deployment}", method="DELETE")
+    changed = services()
+    assert (changed["pools"]["level"], changed["pools"]["remedy"]) == (
+        "warning",
+        "prefect work-pool resume imaging",
+    )
+    assert (changed["deployments"]["level"], changed["deployments"]["remedy"]) == ("error", "orca deploy")
+    call_api(url, "work_pools/imaging", {"is_paused": False}, method="PATCH")
+    assert stack.site.run("deploy").returncode == 0
+    assert services()["deployments"]["level"] == "ok"
 
 
 def test_its_broker_has_a_management_api(stack: Stack) -> None:

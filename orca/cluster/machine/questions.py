@@ -141,7 +141,9 @@ def ask_redis(uri: SecretUri) -> Answer:
 
 
 def ask_scheduler(address: str, security: Security | None = None) -> Answer:
-    """Ask the Dask scheduler for its version, and for its workers and what they run (fact ``workers``).
+    """Ask the Dask scheduler for its version, and for its workers, what they run (fact ``workers``) and their versions.
+
+    The fact ``packages`` is package -> version of the scheduler's process, Python and ORCA among them.
 
     A client of Dask would do as well, but takes part in all the scheduler does until it is closed.
     """
@@ -160,7 +162,9 @@ def ask_scheduler(address: str, security: Security | None = None) -> Answer:
 
     try:
         found = asyncio.run(asyncio.wait_for(ask(), 2 * PATIENCE_S))
-        return Answer(True, found["version"], facts={"workers": found["workers"]})
+        return Answer(
+            True, found["version"], facts={"workers": found["workers"], "packages": found.get("packages", {})}
+        )
     except (OSError, TimeoutError, ValueError, RuntimeError, ImportError) as error:
         return silent(error)
 
@@ -168,7 +172,9 @@ def ask_scheduler(address: str, security: Security | None = None) -> Answer:
 def look(dask_scheduler: Any) -> dict[str, Any]:
     """The version of Dask, and the workers as the scheduler knows them; runs in the scheduler."""
     from distributed import __version__
+    from distributed.versions import get_versions
 
+    from orca import __version__ as own_version
     from orca.cluster.worker import NODE_PLUGIN
 
     workers = [
@@ -178,10 +184,12 @@ def look(dask_scheduler: Any) -> dict[str, Any]:
             "slots": dict(worker.resources),
             "used": dict(worker.used_resources),
             "node": worker.metrics.get(NODE_PLUGIN) or {},
+            "packages": (worker.versions or {}).get("packages", {}),
             "processing": [
                 {"task": str(task.key), "pools": list(task.resource_restrictions or ())} for task in worker.processing
             ],
         }
         for worker in dask_scheduler.workers.values()
     ]
-    return {"version": __version__, "workers": workers}
+    packages = {**get_versions()["packages"], "orca": own_version}
+    return {"version": __version__, "workers": workers, "packages": packages}

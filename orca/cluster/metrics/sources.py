@@ -6,7 +6,6 @@ Unix seconds, and what only grows ends in ``_total``. docs/metrics.md lists them
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from orca.cluster.pools import load_pools
 from orca.cluster.security import secured
 from orca.config import Config
 from orca.config.secret import SecretUri
+from orca.disk import nearest_folder
 from orca.errors import InfrastructureError
 from orca.recordings import recordings
 from orca.telescope import SUBBANDS
@@ -144,7 +144,7 @@ def of_disks(settings: Config) -> Iterator[Metric]:
     free = GaugeMetricFamily("orca_disk_free_bytes", "Free for ORCA on the folder's file system.", labels=["folder"])
     size = GaugeMetricFamily("orca_disk_size_bytes", "Size of the folder's file system.", labels=["folder"])
     for name in type(settings.paths).model_fields:
-        folder = _existing(getattr(settings.paths, name))
+        folder = nearest_folder(getattr(settings.paths, name))
         disk = shutil.disk_usage(folder)
         free.add_metric([name], disk.free)
         size.add_metric([name], disk.total)
@@ -190,8 +190,3 @@ def _newest(root: Path, band: str, kind: naming.Kind, now: datetime) -> datetime
 
 def _starts(root: Path, band: str, kind: naming.Kind, first: datetime, last: datetime) -> set[datetime]:
     return {each.start for each in recordings(root, band, first, last, kind)} if root.is_dir() else set()
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the one in which it would be made."""
-    return next((each for each in (folder, *folder.parents) if os.path.lexists(each)), Path("/"))
