@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from orca.cluster.worker import report_step, stop_signal
 from orca.process import run
@@ -56,3 +57,8 @@ def programs(folder: Path) -> list[int]:
     """Processes of the program that `run_program` runs."""
     found = subprocess.run(["pgrep", "-f", str(folder / "endless")], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
+
+
+def begun_in(dask_worker: Any) -> int:
+    """Tasks that a worker process has begun; run by `distributed.Client.run`."""
+    return int(dask_worker.plugins["orca-node"].metrics()["begun"])

@@ -122,6 +122,14 @@ class Finding:
 
 
 @app.command()
+def reference() -> None:
+    """Print every key there is, with its default, as Markdown."""
+    from orca.config.reference import reference as text
+
+    typer.echo(text(), nl=False)
+
+
+@app.command()
 def check(as_json: Json = False) -> None:
     """Try the configuration: programs, folders, what is left to fill in. Exit status 1 when something fails."""
     from orca.config import load

@@ -192,22 +192,34 @@ class Execs(Section):
     """Programs: a name to be found on PATH, or an absolute path (see `orca.process.find_program`)."""
 
     wsclean: Program
+    """The imager."""
     aoflagger: Program
+    """AOFlagger's program, which `orca flagging` compares with."""
 
 
 class Paths(Section):
     """Folders, all absolute. What is not given is below `data`."""
 
     data: Folder
+    """What the others are below that are not given."""
     raw: Folder
+    """What the recorders write."""
     averaged: Folder
+    """Flagged and averaged data."""
     cosmology: Folder
+    """What is split for cosmology, and the splits."""
     calibration: Folder
+    """Calibration tables and their reports."""
     images: Folder
+    """Images and their pictures."""
     dynspec: Folder
+    """Dynamic spectra."""
     scratch: Folder
+    """Work in progress: fast, local, with room for a few Measurement Sets."""
     spool: Folder
+    """Messages that wait while the broker is away."""
     trash: Folder
+    """What was removed; on the file system of raw and cosmology."""
 
     @model_validator(mode="before")
     @classmethod
@@ -391,6 +403,7 @@ class Settings(Section):
     telescope: Telescope
     execs: Execs
     cluster: Name
+    """Name of the cluster that this machine belongs to, for reports and manifests."""
     paths: Paths
     dask: Dask
     prefect: Prefect

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tasks import count, keep_memory, runs, wait_for_file
+from cluster_tasks import begun_in, count, keep_memory, runs, wait_for_file
 from distributed import Client, Future, as_completed
 from some_cluster import SomeCluster, some_cluster
 from waiting import wait_for
@@ -61,7 +61,8 @@ def test_results_that_nobody_fetched_are_not_lost_and_not_made_again(client: Cli
 
 def test_what_waits_for_a_process_that_is_to_be_replaced_goes_elsewhere(client: Client, tmp_path: Path) -> None:
     first = list_workers(client)[0]
-    left = TASKS - first.begun % TASKS - 1
+    begun = client.run(begun_in, workers=[first.address])[first.address]  # what it told the scheduler is older
+    left = TASKS - begun % TASKS - 1
     client.gather([client.submit(count, str(tmp_path), f"before-{i}", workers=[first.address]) for i in range(left)])
     last = client.submit(wait_for_file, str(tmp_path), "last", workers=[first.address])
     wait_for(lambda: runs(tmp_path, "last"), "the task's start")
