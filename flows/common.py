@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from prefect import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.states import State
 from pydantic import BaseModel, ConfigDict
 
-from orca import config, naming
+from orca import config, failures, naming
 from orca.cluster.gather import Outcome, conclude
 from orca.cluster.machine.standing import broker_uri
 from orca.config import Config
+from orca.config.secret import mask
 from orca.errors import InputError
 from orca.ms.acceptance import Acceptance
 
@@ -118,7 +119,10 @@ def concluded(
     *,
     stage: str | None = None,
 ) -> State[Any]:
-    """End a flow as `conclude` does, and announce what came of it to whoever listens at the broker, if there is one.
+    """End a flow as `conclude` does, keep its failures on disk, and announce what came of it.
+
+    Failures go to `orca.failures`, and those of units that are done now leave there. Announced is to whoever listens at
+    the broker, if there is one. Neither makes a flow fail.
 
     Parameters
     ----------
@@ -134,6 +138,10 @@ def concluded(
     """
     state = conclude(outcomes, title)
     settings = config.load()
+    try:
+        _keep_failures(settings.paths.data / failures.FOLDER, outcomes, stage or title, sources)
+    except Exception as error:  # noqa: BLE001 - whatever hinders it, the work is done
+        get_run_logger().warning("what failed could not be written down: %s", error)
     try:
         if broker_uri(settings) is not None:
             from orca.events.announcements import Announcement, announce
@@ -170,6 +178,29 @@ def _agreed(paths: Iterable[Path]) -> News:
             for key, values in said.items():
                 values.add(getattr(name, key))
     return {key: value for key, values in said.items() if len(values) == 1 for value in values if value is not None}
+
+
+def _keep_failures(root: Path, outcomes: Iterable[Outcome], stage: str, sources: Mapping[str, Sequence[Path]]) -> None:
+    """Write down which units failed, and forget the failures of those that did not."""
+    run = {"flow_run": str(flow_run.id or ""), "flow_run_name": str(flow_run.name or "")}
+    for outcome in outcomes:
+        made_of = sources.get(outcome.unit, ())
+        if outcome.status != "failed":
+            failures.forget(root, stage, outcome.unit, made_of)
+            continue
+        failures.tell(
+            root,
+            failures.Failed(
+                stage=stage,
+                unit=outcome.unit,
+                reason=mask(outcome.reason),
+                cause=outcome.cause,
+                sources=tuple(str(path) for path in made_of[: failures.SOURCES]),
+                when=failures.now(),
+                detail=mask(outcome.detail),
+                **run,
+            ),
+        )
 
 
 def _failures(outcomes: Iterable[Outcome], stage: str, sources: Mapping[str, Sequence[Path]]) -> list[News]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import task
 
-from flows.common import check_absolute
+from flows.common import check_absolute, concluded
 from flows.labels import run_name, run_tags
 from flows.spectrum_units import How, Made, Reduced, Request, Site, span_of
 from orca import __version__, config, naming, telescope
 from orca.antennas import bad_antennas
 from orca.cluster.artifacts import show_picture
-from orca.cluster.gather import Outcome, conclude, gather
+from orca.cluster.gather import Outcome, gather
 from orca.cluster.runner import pool_flow
 from orca.cluster.security import secured
 from orca.cluster.worker import report_step, stop_signal
@@ -103,11 +103,14 @@ def spectrum(
         planned=len(todo) + len(products),
     )
     hopeless = _hopeless(todo, made)
+    sources: dict[str, Sequence[Path]] = {batch.name: batch.sources for batch in batches}
+    ends = (batches[0].sources[0], batches[-1].sources[-1])  # stand for all: a day has 138 000
+    sources |= dict.fromkeys(products, ends)
     if len(hopeless) == sum(len(batch.sources) for batch in batches):
-        return conclude(made, "spectrum")
+        return concluded(made, "spectrum", sources)
     shared = {"request": request, "how": how, "site": site, "hopeless": hopeless}
     units = {label: {"name": name, **shared} for label, name in products.items()}
-    return conclude([*made, *gather(reduce_kind, units, planned=0)], "spectrum")
+    return concluded([*made, *gather(reduce_kind, units, planned=0)], "spectrum", sources)
 
 
 def _hopeless(batches: Sequence[Batch], made: Sequence[Outcome]) -> tuple[Path, ...]:

@@ -27,8 +27,6 @@ from orca.reduction_options import ReductionOptions
 DEPLOYMENT = "reduction/reduction"
 TAG = "catch-up"
 """Of the flow runs that were asked for here."""
-MARGIN = timedelta(minutes=10)
-"""What the trigger has not asked for so long after the longest wait of its rules, it was never told of."""
 AHEAD = timedelta(minutes=10)
 """Flow runs that are scheduled within this time are on their way: until the next catch-up."""
 AT_ONCE = 16
@@ -53,6 +51,8 @@ def catch_up(only_tell: bool = False) -> Any:
     Args:
         only_tell: List what is missing, and ask for nothing.
     """
+    from orca.events.rules import left_to_trigger
+
     settings, now = config.load(), datetime.now(UTC)
     raw, averaged = settings.paths.raw.absolute(), settings.paths.averaged.absolute()
     lifetime = timedelta(hours=settings.limits.raw_lifetime_h)
@@ -60,18 +60,12 @@ def catch_up(only_tell: bool = False) -> Any:
         get_run_logger().warning("there is no folder of raw data %s", raw)
     coming, tried = _coming(settings, OnItsWay(raw, averaged), now), _tried(settings, now - lifetime)
     # after that, so that what ends meanwhile counts as on its way
-    todo = plan(find_missing(raw, averaged, ReductionOptions().block, lifetime, _settle(), now), coming, tried)
+    todo = plan(
+        find_missing(raw, averaged, ReductionOptions().block, lifetime, left_to_trigger(DEPLOYMENT), now), coming, tried
+    )
     asked = [] if only_tell else _ask(settings, todo.batches[:AT_ONCE])
     _tell(todo, asked, lifetime, now)
     return Completed(message=_summary(todo, len(asked)))
-
-
-def _settle() -> timedelta:
-    """How old a block has to be before it is asked for here."""
-    from orca.events.rules import load_rules
-
-    waits = [rule.wait_s for rule in load_rules().recorded if rule.deployment == DEPLOYMENT]
-    return timedelta(seconds=max(waits, default=0.0)) + MARGIN
 
 
 def _coming(settings: Config, coming: OnItsWay, now: datetime) -> OnItsWay:

@@ -40,6 +40,7 @@ class _Orca(LazyGroup):
         "config": ("orca.cli.config", "Make, show and check the configuration."),
         "pools": ("orca.cli.pools", "Show the work pools, and bring Prefect in line with work_pools.yaml."),
         "deploy": ("orca.cli.deploy:deploy", "Tell Prefect of all flows and their schedules."),
+        "night": ("orca.cli.night:night", "Show what became of a day, and ask for what is missing of it."),
         "runs": ("orca.cli.runs", "Show flow runs: what became of them, and what they said."),
         "logs": ("orca.cli.runs:log", "Print what a flow run and its tasks have logged."),
         "workers": ("orca.cli.workers", "Show, drain, restart and stop the Dask workers."),

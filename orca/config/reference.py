@@ -29,7 +29,7 @@ _HEAD = """# Configuration
 
 Every key of `orca-conf.yml`, as `orca config reference` prints it. `orca config init` writes a file to start from, with
 a comment at each key; `orca config show` tells what is in force and where it comes from, and `orca config check` tries
-it. What a file leaves out keeps its default. `null` means none, or, among `paths`, the folder of that name below `data`.
+it. What a file leaves out keeps its default. `null` means none; among `paths`, the folder of that name below `data`.
 """
 
 

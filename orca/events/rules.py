@@ -20,6 +20,8 @@ from orca.errors import ConfigError, InputError, MessageError
 if TYPE_CHECKING:
     from orca.events.runs import FlowRuns
 
+MARGIN = timedelta(minutes=10)
+"""What the trigger has not asked for so long after the longest wait of its rules, it was never told of."""
 FILE_NAME = "triggers.yaml"
 VARIABLE = "ORCA_TRIGGERS"
 PACKAGED = Path(orca.__file__).parents[1] / "deployments" / FILE_NAME
@@ -135,6 +137,15 @@ def load_rules(path: Path | None = None) -> Rules:
         One line a problem, with file, line, key and what was expected.
     """
     return checked_yaml.load((path or find_rules()).absolute(), Rules, _contradictions)
+
+
+def left_to_trigger(deployment: str) -> timedelta:
+    """How old recorded files have to be before anybody but the trigger asks a deployment for them.
+
+    Raises as `load_rules`.
+    """
+    waits = [rule.wait_s for rule in load_rules().recorded if rule.deployment == deployment]
+    return timedelta(seconds=max(waits, default=0.0)) + MARGIN
 
 
 def refused(rules: Rules, runs: FlowRuns) -> dict[str, str]:

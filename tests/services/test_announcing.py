@@ -26,6 +26,7 @@ from flows.bandpass import nightly_calibration
 from flows.cosmology import cosmology
 from flows.imaging import imaging
 from flows.reduction import reduction
+from flows.spectrum import spectrum
 from orca import config
 from orca.calibration.options import BlockOptions
 from orca.calibration.planning import transit_on
@@ -33,6 +34,7 @@ from orca.cluster import server
 from orca.events import names
 from orca.events.announcements import Announcement, announce
 from orca.events.broker import connect, setup
+from orca.failures import FOLDER, read_failures
 from orca.ms.simulate import SimulationOptions, simulate
 from orca.wsclean import ImagingOptions
 
@@ -108,14 +110,25 @@ def heard(broker: Broker, configure: Configure, tmp_path: Path) -> Iterator[List
         yield listen
 
 
+def kept() -> dict[str, list[tuple[str, ...]]]:
+    """Of what failed on the day and is written down, by stage: what each would have been made of."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for each in read_failures(config.load().paths.data / FOLDER, DAY):
+        found.setdefault(each.stage, []).append(each.sources)
+    return found
+
+
 def test_images_that_were_made_and_failures_are_announced(raw: Path, heard: Listen) -> None:
     good, nothing = raw / "73MHz/2026-01-10/20", raw / "55MHz/2026-01-10/19"
     sources = [min(good.glob("*.ms")), *nothing.glob("*.ms")]
     small = ImagingOptions(size=1024, scale_deg=0.125, extra=("-maxuv-l 120",))
     assert imaging(sources, calibration="none", options=small, return_state=True).is_failed()
     assert cosmology(sources, return_state=True).is_failed()
+    assert spectrum(sources[1:], return_state=True).is_failed()
     told = heard()
-    assert told.keys() == {"image.ready.73MHz", "imaging.failed.55MHz", "cosmology.failed.55MHz"}
+    stages = ("imaging", "cosmology", "spectrum")
+    assert told.keys() == {"image.ready.73MHz", *(f"{stage}.failed.55MHz" for stage in stages)}
+    assert kept() == {stage: [(str(sources[1]),)] for stage in stages}
     made, failed = told["image.ready.73MHz"], told["imaging.failed.55MHz"]
     assert {Path(path).suffix for path in made.paths} == {".fits", ".png", ".log"}
     assert all(Path(path).is_file() for path in made.paths)
@@ -140,6 +153,7 @@ def test_calibrations_that_are_good_and_failures_are_announced(raw: Path, heard:
         assert [Path(path).exists() for path in each.paths] == [True]
         assert each.text.startswith("passed")
     assert told["calibration.failed.55MHz"].day == DAY
+    assert [[Path(path).name[-8:] for path in paths] for paths in kept()["calibration"]] == [["55MHz.ms"]]
 
 
 def test_the_end_of_a_night_and_failures_are_announced(
@@ -153,6 +167,7 @@ def test_the_end_of_a_night_and_failures_are_announced(
     assert (night.day, night.last_day, night.numbers) == (DAY, DAY, {"done": 2, "skipped": 0, "failed": 1})
     assert night.text == "2026-01-10 19h to 2026-01-10 20h: 2 done, 0 skipped, 1 failed"
     assert [Path(path).name for path in failed.paths] == ["20260110_190000_55MHz.ms"]
+    assert kept() == {"reduction": [failed.paths]}
     told.clear()
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", f"{tmp_path.name}-reduction")
     assert reduction(day=DAY, hours=[20], return_state=True).is_completed()
