@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from file_times import age
+from waiting import wait_for
 
 from orca.calibration import gains
 from orca.calibration.accumulate import Accumulator, Sums
@@ -103,22 +105,25 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return calls
 
 
+WRITER = """
+import sys, time
+while True:
+    with open(sys.argv[1], "ab") as file:
+        file.write(bytes(100))
+    time.sleep(0.02)
+"""
+"""Another process, which writes whatever this one does."""
+
+
 def test_one_that_is_still_being_written_is_left_out(sets: list[Path], tmp_path: Path) -> None:
-    stop = threading.Event()
     file = max(sets[1].glob("table.f*"), key=lambda file: file.stat().st_size)
-
-    def write() -> None:
-        while not stop.wait(0.02):
-            with file.open("ab") as open_file:
-                open_file.write(b"\0" * 100)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        found = summed(sets, tmp_path / "found")
-    finally:
-        stop.set()
-        writer.join()
+    size = file.stat().st_size
+    with subprocess.Popen([sys.executable, "-c", WRITER, file]) as writer:
+        try:
+            wait_for(lambda: file.stat().st_size > size, "the first writing")
+            found = summed(sets, tmp_path / "found")
+        finally:
+            writer.kill()
     assert found.used == (sets[0], sets[2])
     assert found.left_out == {sets[1]: "is still being written"}
     assert_same(found.sums, summed([sets[0], sets[2]], tmp_path / "expected").sums)
