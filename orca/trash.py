@@ -53,8 +53,9 @@ def trash(path: Path, trash_root: Path, beside: Path | None = None) -> Path:
         The trash is on another file system, or cannot be written.
     """
     path = path.absolute()
+    gone = MissingDataError("no such file or folder", path)
     if not os.path.lexists(path):
-        raise MissingDataError("no such file or folder", path)
+        raise gone
     make_folder(trash_root)
     if path.lstat().st_dev != trash_root.stat().st_dev:
         raise StorageError(
@@ -73,7 +74,10 @@ def trash(path: Path, trash_root: Path, beside: Path | None = None) -> Path:
         write_text(sidecar, json.dumps({"original": str(path), "since": now.isoformat(timespec="seconds")}) + "\n")
         with storage_errors(path):
             sync(trash_root)
-            path.rename(trashed)
+            try:
+                path.rename(trashed)
+            except FileNotFoundError as error:  # somebody else was faster
+                raise gone from error
     finally:
         if not os.path.lexists(trashed):
             remove(sidecar)

@@ -58,6 +58,9 @@ class Hour:
         raw = folder(places.raw)
         there = recorded_in(raw)  # before all else: see take_account
         made = reduced_in(folder(places.averaged))
+        came = {name: came_s(f"{raw}/{there[name]}") for name in there.keys() - made.done}
+        if None in came.values():  # deleted since, which is after it was reduced
+            made = reduced_in(folder(places.averaged))
         found = cls(
             begin=begin,
             band=band,
@@ -69,24 +72,24 @@ class Hour:
             imaged=imaged_in(folder(places.images)),
             split=split_in(folder(places.cosmology)),
         )
-        found._sort(made, reasons, raw, timedelta(seconds=places.settle_s))
+        found._sort(made, reasons, came, timedelta(seconds=places.settle_s))
         return found
 
-    def _sort(self, made: Reduced, reasons: Mapping[str, str], raw: Path, settle: timedelta) -> None:
-        """Put each integration where it belongs."""
+    def _sort(
+        self, made: Reduced, reasons: Mapping[str, str], came: Mapping[str, float | None], settle: timedelta
+    ) -> None:
+        """Put each integration where it belongs; `came` is when each that is not reduced came, None if it is gone."""
         why = {**reasons, **made.left_out}
         for name in sorted((self.there.keys() | why.keys()) - self.reduced):
             reason = why.get(name, "")
             if DEAD.search(reason):
                 self.dead[name] = reason
-            elif name not in self.there:
+            elif (at := came.get(name)) is None:
+                self.there.pop(name, None)
                 self.lost.add(name)
             elif reason and reason != ABSENT:
                 self.failed[name] = reason
-            elif (came := came_s(f"{raw}/{self.there[name]}")) is None:
-                del self.there[name]
-                self.lost.add(name)
-            elif max(came, self._end(name).timestamp()) > (self.now - settle).timestamp():
+            elif max(at, self._end(name).timestamp()) > (self.now - settle).timestamp():
                 self.settling.add(name)
             elif self._start(name) + self.lifetime < self.now:
                 self.overdue.add(name)

@@ -12,6 +12,7 @@ from typing import Any
 from orca import failures, naming
 from orca.manifest import Fingerprint, Manifest
 from orca.night import Account, Cell, Places, take_account
+from orca.products import write_text
 from orca.telescope import INTEGRATION_S
 
 HOUR = datetime(2026, 1, 10, 3, tzinfo=UTC)
@@ -80,7 +81,7 @@ class Night:
         )  # fmt: skip
         path = naming.manifest_path(product)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made.text())
+        write_text(path, made.text())  # whole, as it is published
 
 
 def numbers(cell: Cell, *names: str) -> tuple[int, ...]:

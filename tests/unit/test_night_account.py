@@ -11,6 +11,7 @@ from some_night import HOUR, NOW, Night, numbers
 
 from orca import naming
 from orca.night.hour import expected
+from orca.night.reading import came_s
 from orca.night.telling import as_json, dies_next, problems, spans
 
 PARTS = ("reduced", "dead", "failed", "waiting", "settling", "overdue", "missing")
@@ -157,30 +158,42 @@ def test_broken_manifests_and_strange_names_are_no_products(night: Night) -> Non
         assert numbers(night.cell(), "recorded", "reduced", "waiting") == (3, 0, 3)
 
 
-def test_files_may_vanish_and_come_while_it_is_looked(night: Night) -> None:
-    sources = night.record(range(240))
-    stop = threading.Event()
+def test_what_is_reduced_and_deleted_while_it_is_looked_is_never_lost(night: Night) -> None:
+    sources = night.record(range(352))
 
-    def churn() -> None:
-        for number in range(200):
-            part = sources[24 * (number % 10) : 24 * (number % 10) + 24]
-            night.reduce(part, number % 10)
+    def reduce_and_delete() -> None:
+        for number in range(44):
+            part = sources[8 * number : 8 * number + 8]
+            night.reduce(part, number)
             for path in part:
-                path.unlink(missing_ok=True)
-            night.record(range(240, 250))
-            if stop.is_set():
-                return
+                path.unlink()
 
-    thread = threading.Thread(target=churn)
+    thread = threading.Thread(target=reduce_and_delete)
     thread.start()
-    try:
-        while thread.is_alive():
-            cell = night.cell()
-            assert sum(numbers(cell, *PARTS)) == cell.counts.expected
-            assert cell.counts.recorded >= 200
-    finally:
-        stop.set()
-        thread.join()
+    looked = []
+    while thread.is_alive():
+        looked.append(night.cell())
+    thread.join()
+    for cell in [*looked, night.cell()]:
+        assert sum(numbers(cell, *PARTS)) == cell.counts.expected
+        assert numbers(cell, "recorded", "lost", "missing") == (352, 0, 6)
+    assert len(looked) > 1
+
+
+def test_what_is_deleted_between_the_manifests_and_the_look_at_it_counts_as_reduced(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = night.record(range(24))
+
+    def after_it_was_reduced(path: str) -> float | None:
+        if sources[0].exists():
+            night.reduce(sources)
+            for source in sources:
+                source.unlink()
+        return came_s(path)
+
+    monkeypatch.setattr("orca.night.hour.came_s", after_it_was_reduced)
+    assert numbers(night.cell(), "recorded", "reduced", "lost") == (24, 24, 0)
 
 
 def test_what_dies_next_and_what_is_wrong_is_said_in_words(night: Night) -> None:

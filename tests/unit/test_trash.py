@@ -75,3 +75,19 @@ def test_trash_says_what_it_cannot_find(tmp_path):
         restore(trashed)
     assert list_trash(tmp_path / "trash") == []
     assert trashed.exists()
+
+
+def test_of_two_that_trash_one_file_the_slower_is_told_that_it_is_gone(tmp_path, monkeypatch):
+    original = tmp_path / "a"
+    original.write_text("x")
+
+    def overtaken(_):
+        monkeypatch.undo()
+        trash(original, tmp_path / "trash")
+
+    monkeypatch.setattr("orca.trash.sync", overtaken)
+    with pytest.raises(MissingDataError, match="no such file"):
+        trash(original, tmp_path / "trash")
+    [entry] = list_trash(tmp_path / "trash")
+    assert entry.path.read_text() == "x"
+    assert len(list((tmp_path / "trash").iterdir())) == 1
