@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
 from flows.calibration_table import Options, Site, make_table, ready
-from flows.common import check_absolute, concluded
+from flows.common import check_absolute, concluded, to_announce
 from flows.labels import run_name, run_tags
 from orca import config, telescope
 from orca.antennas import bad_antennas
@@ -228,5 +228,5 @@ def _make(
 
 def _concluded(outcomes: list[Outcome], title: str, tables: Sequence[Table]) -> Any:
     sources = {table.name: list(table.sources.values()) for table in tables}
-    made = [outcome.result for outcome in outcomes if outcome.status == "done"]
+    made = [outcome.result for outcome in to_announce(outcomes)]
     return concluded(outcomes, title, sources, lambda: map(ready, made), stage="calibration")

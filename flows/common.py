@@ -17,7 +17,7 @@ from orca.cluster.gather import Outcome, conclude
 from orca.cluster.machine.standing import broker_uri
 from orca.config import Config
 from orca.config.secret import mask
-from orca.errors import InputError
+from orca.errors import BrokerAwayError, InputError
 from orca.ms.acceptance import Acceptance
 
 News = dict[str, Any]
@@ -144,13 +144,25 @@ def concluded(
         get_run_logger().warning("what failed could not be written down: %s", error)
     try:
         if broker_uri(settings) is not None:
-            from orca.events.announcements import Announcement, announce
+            from orca.events.announcements import Announcement
+            from orca.events.untold import announce_or_keep
 
-            if told := [*good(), *_failures(outcomes, stage or title, sources)]:
-                announce(settings, [Announcement(**each) for each in told])
+            told = [*good(), *_failures(outcomes, stage or title, sources)]
+            announce_or_keep(settings, [Announcement(**each) for each in told])
+    except BrokerAwayError as error:
+        get_run_logger().warning("not announced yet: %s", error)
     except Exception as error:  # noqa: BLE001 - whatever hinders the telling, the work is done
         get_run_logger().warning("not announced: %s", error)
     return state
+
+
+def to_announce(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Units whose products are new: what was made, and in a run that was begun again what it found to be made.
+
+    The process that made that may have died before it told of it. What is told twice does no harm.
+    """
+    begun_again = (flow_run.run_count or 0) > 1
+    return [each for each in outcomes if each.status == "done" or (begun_again and each.status == "skipped")]
 
 
 def news(kind: str, paths: Iterable[Path], text: str, named: Iterable[Path] = ()) -> News:

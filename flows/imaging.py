@@ -23,6 +23,7 @@ from flows.common import (
     concluded,
     distinct_sources,
     news,
+    to_announce,
 )
 from flows.labels import run_name, run_tags
 from orca import config, naming, telescope
@@ -141,7 +142,7 @@ def imaging(
         units = [_calibrated(unit, settings.paths.calibration, chosen, calibration == "require") for unit in units]
     outcomes = gather(image_unit, {unit.name: {"unit": unit, "options": options, "site": site} for unit in units})
     sources = {unit.name: unit.sources for unit in units}
-    made = [outcome for outcome in outcomes if outcome.status == "done"]
+    made = to_announce(outcomes)
     return concluded(outcomes, "imaging", sources, lambda: [_ready(o.result, sources[o.unit]) for o in made])
 
 

@@ -22,6 +22,7 @@ from orca.cluster.deployment_file import read_deployments
 from orca.cluster.pools import pool_name
 from orca.cluster.runner import pool_flow
 from orca.config import Config
+from orca.errors import OrcaError
 from orca.reduction_options import ReductionOptions
 
 DEPLOYMENT = "reduction/reduction"
@@ -64,6 +65,8 @@ def catch_up(only_tell: bool = False) -> Any:
         find_missing(raw, averaged, ReductionOptions().block, lifetime, left_to_trigger(DEPLOYMENT), now), coming, tried
     )
     asked = [] if only_tell else _ask(settings, todo.batches[:AT_ONCE])
+    if not only_tell:
+        _announce_late(settings)
     _tell(todo, asked, lifetime, now)
     return Completed(message=_summary(todo, len(asked)))
 
@@ -126,6 +129,17 @@ def _ask(settings: Config, batches: Sequence[Batch]) -> list[str]:
         )
         for batch in batches
     ]
+
+
+def _announce_late(settings: Config) -> None:
+    """Announce what could not be announced when it was made, because the broker was away."""
+    from orca.events.untold import send_waiting, waiting
+
+    try:
+        if waiting(settings):
+            get_run_logger().info("announced later: %d", send_waiting(settings))
+    except OrcaError as error:
+        get_run_logger().warning("announcements wait on: %s", error)
 
 
 def _tell(todo: Plan, asked: Sequence[str], lifetime: timedelta, now: datetime) -> None:

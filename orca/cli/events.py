@@ -65,28 +65,31 @@ def schema(
 
 @app.command()
 def flush(as_json: AsJson = False) -> None:
-    """Send the messages that wait on this machine because the broker was away, in their order.
+    """Send the messages and announcements that wait because the broker was away, in their order.
 
     The exit status is 1 while some wait on.
     """
     settings = configuration()
     from orca.events.publisher import Publisher
+    from orca.events.untold import send_waiting
 
-    away, sent = "", 0
+    away, sent, announced = "", 0, 0
     with Publisher(settings) as publisher:
         try:
             sent = publisher.flush()
+            announced = send_waiting(settings)
         except BrokerAwayError as error:
             away = str(error)
         waiting, broken = publisher.spool.waiting(), publisher.spool.broken()
         refused = publisher.refused
     if as_json:
         why = {name: str(error) for name, error in refused.items()}
-        told = {"sent": sent, "waiting": len(waiting), "broken": [str(path) for path in broken]}
+        told = {"sent": sent, "announced": announced, "waiting": len(waiting), "broken": [str(path) for path in broken]}
         typer.echo(json.dumps({**told, "away": away, "refused": why}, indent=2))
     else:
         aside = f", {len(broken)} are no messages (*.broken)" if broken else ""
-        typer.echo(f"{sent} sent, {len(waiting)} wait{aside} in {publisher.spool.folder}")
+        also = f", {announced} announced" if announced else ""
+        typer.echo(f"{sent} sent{also}, {len(waiting)} wait{aside} in {publisher.spool.folder}")
     for problem in [*([away] if away else []), *map(str, refused.values())]:
         complain("error", problem)
     if waiting:

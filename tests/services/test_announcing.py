@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from orca.cluster import server
 from orca.events import names
 from orca.events.announcements import Announcement, announce
 from orca.events.broker import connect, setup
+from orca.events.untold import waiting
 from orca.failures import FOLDER, read_failures
 from orca.ms.simulate import SimulationOptions, simulate
 from orca.wsclean import ImagingOptions
@@ -98,7 +99,8 @@ def heard(broker: Broker, configure: Configure, tmp_path: Path) -> Iterator[List
 
     with Connection(broker.uri()) as connection, connection.channel() as channel:
         topic = Exchange(names.events_exchange(tmp_path.name), "topic", passive=True)
-        queue = Queue(f"{tmp_path.name}-heard", topic, routing_key="#", exclusive=True, channel=channel)
+        name = f"{tmp_path.name}-heard"
+        queue = Queue(name, topic, routing_key="#", channel=channel)  # an exclusive one goes with its first consumer
         queue.declare()
 
         def listen() -> dict[str, Announcement]:
@@ -108,6 +110,7 @@ def heard(broker: Broker, configure: Configure, tmp_path: Path) -> Iterator[List
             return found
 
         yield listen
+        queue.delete()
 
 
 def kept() -> dict[str, list[tuple[str, ...]]]:
@@ -118,7 +121,9 @@ def kept() -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
-def test_images_that_were_made_and_failures_are_announced(raw: Path, heard: Listen) -> None:
+def test_images_that_were_made_and_failures_are_announced(
+    raw: Path, heard: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, nothing = raw / "73MHz/2026-01-10/20", raw / "55MHz/2026-01-10/19"
     sources = [min(good.glob("*.ms")), *nothing.glob("*.ms")]
     small = ImagingOptions(size=1024, scale_deg=0.125, extra=("-maxuv-l 120",))
@@ -139,6 +144,9 @@ def test_images_that_were_made_and_failures_are_announced(raw: Path, heard: List
     told.clear()
     imaging(sources[:1], calibration="none", options=small)
     assert heard() == {}, "it was fresh"
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", "2")
+    imaging(sources[:1], calibration="none", options=small)
+    assert heard().keys() == {"image.ready.73MHz"}, "whoever made it may have died before it told"
 
 
 def test_calibrations_that_are_good_and_failures_are_announced(raw: Path, heard: Listen) -> None:
@@ -174,8 +182,13 @@ def test_the_end_of_a_night_and_failures_are_announced(
     assert heard() == {}
 
 
-def test_a_flow_is_done_though_the_broker_is_away_or_hangs(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_flow_is_done_though_the_broker_is_away_or_hangs_and_what_it_announces_is_told_later(
+    heard: Listen,
+    broker: Broker,
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # takes connections, and says nothing
         with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -186,12 +199,21 @@ def test_a_flow_is_done_though_the_broker_is_away_or_hangs(
             caplog.clear()
             with caplog.at_level(logging.WARNING, "prefect.flow_runs"):
                 assert reduction(day=DAY, hours=[20], subbands=["73MHz"], return_state=True).is_completed()
-            assert caplog.text.count("not announced: RabbitMQ") == 1
+            assert caplog.text.count("not announced yet: RabbitMQ") == 1
             assert "secret" not in caplog.text
-            caplog.clear()
-            monkeypatch.delenv("PREFECT__RUNTIME__DEPLOYMENT__NAME")
-            assert reduction(day=DAY, hours=[20], subbands=["73MHz"], return_state=True).is_completed()
-            assert "not announced" not in caplog.text, "there was nothing to announce"
+    monkeypatch.delenv("PREFECT__RUNTIME__DEPLOYMENT__NAME")
+    settings = configure({"prefix": tmp_path.name, "broker_uri": broker.uri()})
+    first, second = waiting(settings)
+    first.with_name("20260101T000000.000000.old.json").write_text(
+        Announcement(kind="night.done", time=datetime.now(UTC) - timedelta(days=2)).model_dump_json()
+    )
+    first.write_text("{")
+    assert heard() == {}
+    assert reduction(day=DAY, hours=[20], subbands=["73MHz"], return_state=True).is_completed()
+    assert heard()["night.done"].id == second.name.split(".")[-2]
+    assert sorted((settings.paths.data / "announcements").iterdir()) == [Path(f"{first}.broken")], (
+        "old ones are no news"
+    )
 
 
 def consumers(settings: config.Config, queue: str) -> int:
