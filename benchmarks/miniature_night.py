@@ -5,9 +5,9 @@
 On `orca up --cluster` with two nodes four subbands are recorded, and reduced, split, calibrated, imaged and made into
 spectra, as messages and people ask for it.
 
-How it is counted: every process of the cluster is a part's of `orca up`, or has such a one above it. Its CPU time is
-that of the part and of all below it, those that have ended and were waited for included, between the first file and the
-end of the last flow run; imports of tasks and flows are in it, the start of the cluster is not. Science is what the
+How it is counted: every process of `orca up` and below it is looked at several times a second (cpu_account.py), between
+the first file and the end of the last flow run; imports of tasks and flows are in it, the start of the cluster is not,
+and neither are `orca watch` and what people type. Science is what the
 manifests say (`cpu_seconds`: the isolated kernels, and the programs such as WSClean and AOFlagger). What is left of the
 Dask workers is their own: Dask, Prefect's task engine, manifests, checks, pictures, and what of the spectra no
 manifest tells; so the share of what is not science is rather too high than too low.
@@ -23,13 +23,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import psutil
-from parts import cpu_of
+from cpu_account import Account
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from kill_hand import Hand
 from same_data import manifests
 from standing_night import STAGES, Night, Size, forget_environment
+
+from orca.cluster.machine.standing import run_folder
 
 CLASSES = {
     "server": "Prefect server",
@@ -41,6 +41,7 @@ CLASSES = {
     "epmd": "RabbitMQ",
     "redis": "Redis",
 }
+OTHERS = "supervisor and others"
 
 
 def main() -> None:
@@ -64,13 +65,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:
         night = Night(Path(name) / "night", size)
         with night.standing():
-            parts = {part.pid: part.kind for part in Hand(night.settings).overview().parts if part.pid}
-            before = used(parts)
             begin = time.time()
-            came = night.observe(asked.pause)
-            night.wait_until_quiet()
+            with Account(run_folder(night.settings)) as account:
+                came = night.observe(asked.pause)
+                night.wait_until_quiet()
             seconds = time.time() - begin
-            spent = {kind: cpu - before[kind] for kind, cpu in used(parts).items()}
+            spent = by_class(account.spent())
             missing = night.missing()
             report_cpu(night, spent, seconds)
             report_latency(night, {str(path.resolve()): at for path, at in came.items()})
@@ -78,14 +78,11 @@ def main() -> None:
         raise SystemExit(f"not all is there: {', '.join(missing)}")
 
 
-def used(parts: dict[int, str]) -> dict[str, float]:
-    """CPU seconds of each class until now."""
-    found = dict.fromkeys(CLASSES.values(), 0.0)
-    for pid, kind in parts.items():
-        try:
-            found[CLASSES[kind]] += cpu_of(pid)
-        except psutil.NoSuchProcess as error:
-            raise SystemExit(f"a part of kind {kind} has ended: its CPU is not known") from error
+def by_class(spent: dict[str, float]) -> dict[str, float]:
+    """CPU seconds of each class; those of small parts together."""
+    found = dict.fromkeys([*CLASSES.values(), OTHERS], 0.0)
+    for kind, seconds in spent.items():
+        found[CLASSES.get(kind, OTHERS)] += seconds
     return found
 
 
@@ -94,8 +91,6 @@ def report_cpu(night: Night, spent: dict[str, float], seconds: float) -> None:
     science = {stage: sum(each.cpu_seconds for each in found) for stage, found in made.items()}
     total = sum(spent.values())
     spent = {**spent, "Dask workers' own": spent["Dask workers' own"] - sum(science.values())}
-    if spent["Dask workers' own"] < 0:  # children of processes that were replaced are nobody's in the end
-        print("CPU was lost sight of: the manifests tell more than was seen of the Dask workers. No share can be told.")
     asked = night.size
     print(f"{len(night.recorded)} files of {asked.antennas} antennas and {asked.channels} channels, {seconds:.0f} s")
     print(f"\n{'CPU':26} {'products':>9} {'s':>9} {'% of all':>9}")
