@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca.cli.changes import AsJson
+from orca.disk import readable
 
 if TYPE_CHECKING:
     from orca.manifest import Manifest
@@ -77,8 +78,8 @@ def _fields(values: Mapping[str, Any], indent: str = "") -> Iterable[str]:
 def _files(title: str, files: Iterable[Seen]) -> Iterable[str]:
     files = list(files)
     if files:
-        yield f"{title}: {len(files)}, {_size(sum(each.size for each in files))}"
-        yield from (f"  {each.state:9}  {_size(each.size):>8}  {each.path}" for each in files)
+        yield f"{title}: {len(files)}, {readable(sum(each.size for each in files))}"
+        yield from (f"  {each.state:9}  {readable(each.size):>10}  {each.path}" for each in files)
 
 
 def _when(made: Manifest) -> str:
@@ -87,8 +88,8 @@ def _when(made: Manifest) -> str:
 
 
 def _cost(made: Manifest) -> str:
-    used = f"{made.seconds:.1f} s, {made.cpu_seconds:.1f} CPU s, {_size(made.peak_memory_bytes)} of memory"
-    return f"{used}; read {_size(made.read_bytes)}"
+    used = f"{made.seconds:.1f} s, {made.cpu_seconds:.1f} CPU s, {readable(made.peak_memory_bytes)} of memory"
+    return f"{used}; read {readable(made.read_bytes)}"
 
 
 def _software(made: Manifest) -> str:
@@ -103,12 +104,3 @@ def _number(value: Any) -> str:
 
 def _sequence(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _size(size: float) -> str:
-    """Bytes in the unit that people would take."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
