@@ -100,7 +100,9 @@ def units(
 
 @app.command()
 def start(
-    part: Annotated[Literal["server", "scheduler", "dask", "flows", "trigger"], typer.Argument(help="What to run.")],
+    part: Annotated[
+        Literal["server", "scheduler", "dask", "flows", "trigger", "metrics"], typer.Argument(help="What to run.")
+    ],
     instance: Annotated[
         str | None, typer.Argument(metavar="[N|POOL]", help="Number of the Dask process; pool of the flow worker.")
     ] = None,

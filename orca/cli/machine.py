@@ -27,7 +27,7 @@ def up(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask, trigger or flow-workers."),
+        typer.Option(metavar="PART", help="Leave out redis, rabbitmq, dask, trigger, flow-workers or metrics."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from orca.cli import configuration
-
-PORT = 9410
+from orca.cluster.ports import METRICS_PORT
 
 
 def metrics(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = PORT,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = METRICS_PORT,
     once: Annotated[bool, typer.Option("--once", help="Print them once, and end.")] = False,
 ) -> None:
     """Serve what the parts of ORCA count, for Prometheus, at http://HOST:PORT/metrics until it is ended.

@@ -13,6 +13,8 @@ from pathlib import Path
 
 LOWEST = 16384
 TRIES = 100
+METRICS_PORT = 9410
+"""Of `orca metrics`, where nobody says another; deployments/prometheus/prometheus.yml asks there."""
 _GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 

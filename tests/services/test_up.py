@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -22,7 +23,7 @@ from orca.cluster.machine.questions import call_api
 from orca.ms.simulate import SimulationOptions, simulate
 
 SMALL = ("--size", "256", "--scale", "0.5", "--calibration", "none")
-ALL = {"redis", "epmd", "rabbitmq", "server", "dask-scheduler", "flow-worker-default", "flow-worker-imaging"}
+ALL = {"redis", "epmd", "rabbitmq", "server", "dask-scheduler", "flow-worker-default", "flow-worker-imaging", "metrics"}
 FAKE = ("nodea", "nodeb")
 
 
@@ -51,6 +52,13 @@ def test_all_parts_answer(stack: Stack) -> None:
     assert status["slots"]["imaging"] == {host: {"used": 0, "offered": 1} for host in FAKE}
     assert set(status["queues"]) == {"default", "imaging", "bandpass", "cosmology"}
     assert set(status["queues"].values()) <= {0, None}, "the trigger makes them, a moment later perhaps"
+
+
+def test_prometheus_gets_numbers_of_all_parts(stack: Stack) -> None:
+    with urlopen(stack.part("metrics")["address"], timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    up = {line.partition('part="')[2].partition('"')[0] for line in lines if line.startswith("orca_up{")}
+    assert up >= ALL
 
 
 def test_the_doctor_finds_it_well_and_tells_what_is_then_changed(stack: Stack) -> None:
@@ -150,7 +158,7 @@ def test_two_homes_do_not_disturb_each_other_and_the_server_of_a_run_is_replaced
     old, _ = server.ensure(other.site.data / "prefect")
     try:
         assert other.up().returncode == 0
-        assert {part["name"] for part in other.status()["parts"]} == {"redis", "server"}
+        assert {part["name"] for part in other.status()["parts"]} == {"redis", "server", "metrics"}
         assert other.address("server") == old.url
         wait_for(lambda: other.part("server")["healthy"], "the server", every_s=COMMAND_S)
         assert not old.alive()

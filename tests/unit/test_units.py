@@ -33,6 +33,7 @@ SERVICES = (
     "orca-flows@.service",
     "orca-trigger.service",
     "orca-dask@.service",
+    "orca-metrics.service",
 )
 PASSWORDS = ("secret-of-broker", "secret-of-redis", "secret-of-database")
 CLUSTER = {
@@ -140,7 +141,7 @@ def test_each_host_starts_what_belongs_there(here: Site, telescope: WorkPools) -
         if host == "lwacalim00":
             first = ["orca-server.service", "orca-scheduler.service"]
             flows = [f"orca-flows@{pool}.service" for pool in POOLS]
-            wanted = [*first, *flows, "orca-trigger.service", *wanted]
+            wanted = [*first, *flows, "orca-trigger.service", "orca-metrics.service", *wanted]
         assert values(files["orca.target"], "Wants") == [*wanted, "orca-alarms.timer"]
         templates = {f"{name.partition('@')[0]}@.service" if "@" in name else name for name in wanted}
         assert {name for name in files if name in SERVICES} == templates

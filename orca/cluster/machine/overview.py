@@ -148,6 +148,7 @@ def look(settings: Config, pools: WorkPools, standing: Standing | None) -> Overv
         "server": lambda url: questions.ask_server(url, names, tls),
         "redis": lambda uri: questions.ask_redis(SecretUri(uri)),
         "rabbitmq": lambda uri: _ask_broker(settings, uri, names),
+        "metrics": lambda url: questions.ask_metrics(url, tls),
         "scheduler": lambda address: questions.ask_scheduler(address, security(settings, address)),
     }
     with ThreadPoolExecutor(len(asked)) as threads:

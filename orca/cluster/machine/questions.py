@@ -126,6 +126,15 @@ def ask_server(url: str, pools: Sequence[str] = (), tls: Path | None = None) -> 
         return silent(error)
 
 
+def ask_metrics(url: str, tls: Path | None = None) -> Answer:
+    """Ask whether `orca metrics` answers, for something that costs it nothing: for the numbers it asks all others."""
+    try:
+        call_api(url.removesuffix("/metrics"), "favicon.ico", tls=tls)
+    except (OSError, ValueError) as error:
+        return silent(error)
+    return Answer(True)
+
+
 def ask_redis(uri: SecretUri) -> Answer:
     """Ask Redis for a sign of life and its version."""
     import redis

@@ -14,15 +14,33 @@ from orca import config
 from orca.cluster import server
 from orca.cluster.machine import broker
 from orca.cluster.machine.standing import Known, write_private
-from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, trigger_part, worker_parts
+from orca.cluster.nodes.parts import (
+    NODE_VARIABLE,
+    Part,
+    dask_environment,
+    metrics_part,
+    scheduler_part,
+    trigger_part,
+    worker_parts,
+)
 from orca.cluster.pools import POOLS, WorkPools, pool_name, this_host
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
 from orca.cluster.security import CA, CERTIFICATE, KEY, redis_query
 from orca.config import Config
 
-PORTS = ("server", "redis", "rabbitmq", "rabbitmq-nodes", "rabbitmq-management", "epmd", "scheduler", "dashboard")
+PORTS = (
+    "server", "redis", "rabbitmq", "rabbitmq-nodes", "rabbitmq-management", "epmd", "scheduler", "dashboard", "metrics",
+)  # fmt: skip
 PASSWORDS = ("redis", "rabbitmq")
-OPTIONAL = ("redis", "rabbitmq", "dask", "trigger", "flow-workers", *(f"flow-worker-{pool}" for pool in POOLS))
+OPTIONAL = (
+    "redis",
+    "rabbitmq",
+    "dask",
+    "trigger",
+    "flow-workers",
+    "metrics",
+    *(f"flow-worker-{pool}" for pool in POOLS),
+)
 """What `--without` takes."""
 DRAIN_S = 5
 """How long a flow worker that is told to end lets its flow runs go on; `orca down --drain` waits before."""
@@ -91,6 +109,7 @@ class Plan:
             *([] if "dask" in self.left_out else self._dask()),
             *([] if "trigger" in self.left_out else [self._trigger()]),
             *([] if "flow-workers" in self.left_out else self._flow_workers()),
+            *([] if "metrics" in self.left_out else [self._metrics()]),
         ]
 
     def _left_out(self, without: Collection[str]) -> dict[str, str]:
@@ -190,6 +209,11 @@ class Plan:
             known = Known(part.name, "flow-workers", host=host, pool=name)
             found.append(Service(known, part, stop_s=DRAIN_S + 25.0, autostart=False))
         return found
+
+    def _metrics(self) -> Service:
+        scheme = "https" if self.settings.network.tls else "http"
+        address = f"{scheme}://{self.settings.network.host}:{self.ports['metrics']}/metrics"
+        return Service(Known("metrics", "metrics", address), metrics_part(self.ports["metrics"]))
 
     def _client(self) -> dict[str, str]:
         return server.client_environment(self.settings.prefect.home, self.api_url, self.settings.network.tls)

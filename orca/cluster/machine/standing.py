@@ -24,7 +24,7 @@ from orca.errors import InfrastructureError
 
 MARK = "ORCA_STANDING"
 """Environment variable of all that `orca up` started, and of what that started: the folder of `run_folder`."""
-KINDS = ("redis", "epmd", "rabbitmq", "server", "scheduler", "workers", "trigger", "flow-workers")
+KINDS = ("redis", "epmd", "rabbitmq", "server", "scheduler", "workers", "trigger", "flow-workers", "metrics")
 """Kinds of parts, in the order in which they start; they end the other way round."""
 
 

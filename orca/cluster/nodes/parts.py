@@ -81,6 +81,11 @@ def trigger_part(environment: Mapping[str, str] = {}) -> Part:
     return Part("trigger", (str(Path(sys.executable).with_name("orca")), "trigger"), environment)
 
 
+def metrics_part(port: int, environment: Mapping[str, str] = {}) -> Part:
+    """The process that Prometheus asks."""
+    return Part("metrics", (str(Path(sys.executable).with_name("orca")), "metrics", "--port", str(port)), environment)
+
+
 def scheduler_part(
     settings: Config, *, port: int = SCHEDULER_PORT, dashboard_port: int | None = None, file: str | None = None
 ) -> Part:

@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from orca.cluster import server
-from orca.cluster.nodes.parts import NODE_VARIABLE, Part, dask_environment, scheduler_part, trigger_part, worker_part
+from orca.cluster.nodes.parts import (
+    NODE_VARIABLE,
+    Part,
+    dask_environment,
+    metrics_part,
+    scheduler_part,
+    trigger_part,
+    worker_part,
+)
 from orca.cluster.pools import POOLS, WorkPools, pool_name
 from orca.cluster.pools import VARIABLE as POOLS_VARIABLE
+from orca.cluster.ports import METRICS_PORT
 from orca.config import Config
 from orca.disk import make_folder
 from orca.errors import ConfigError, InputError
@@ -24,7 +33,7 @@ from orca.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from orca.cluster.nodes.workers import WorkerInfo
 
-Service = Literal["server", "scheduler", "dask", "flows", "trigger"]
+Service = Literal["server", "scheduler", "dask", "flows", "trigger", "metrics"]
 _NEEDED = "The services of a cluster find each other by it: set it on all machines"
 
 
@@ -35,7 +44,7 @@ def part(settings: Config, pools: WorkPools, service: Service, instance: str | N
     ----------
     settings : Config
     pools : WorkPools
-    service : "server", "scheduler", "dask", "flows" or "trigger"
+    service : "server", "scheduler", "dask", "flows", "trigger" or "metrics"
     instance : str, optional
         Number of a Dask worker process; work pool of a flow worker, as work_pools.yaml calls it.
     host : str
@@ -48,7 +57,7 @@ def part(settings: Config, pools: WorkPools, service: Service, instance: str | N
     InputError
         There is no such node, or no such instance of the service on it.
     """
-    single = {"server": _server, "scheduler": _scheduler, "trigger": _trigger}
+    single = {"server": _server, "scheduler": _scheduler, "trigger": _trigger, "metrics": _metrics}
     if service in single:
         if instance is not None:
             raise InputError(f"there is one {service}, so it has no {instance}")
@@ -114,6 +123,10 @@ def _trigger(settings: Config) -> Part:
         raise ConfigError("queue.broker_uri: is not set", settings.file, "Say where RabbitMQ is")
     _api_url(settings)
     return trigger_part()
+
+
+def _metrics(_settings: Config) -> Part:
+    return metrics_part(METRICS_PORT)
 
 
 def _dask(settings: Config, pools: WorkPools, instance: str, host: str) -> Part:

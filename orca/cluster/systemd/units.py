@@ -133,7 +133,8 @@ def unit_files(site: Site, host: str) -> dict[str, str]:
     if host == site.flows[0]:
         life, after = words.TRIGGER, " orca-server.service rabbitmq-server.service"
         texts["orca-trigger.service"] = _service(site, host, "trigger", "trigger", life, after)
-        wants.append("orca-trigger.service")
+        texts["orca-metrics.service"] = _service(site, host, "metrics", "numbers for Prometheus", words.QUICK_END)
+        wants += ["orca-trigger.service", "orca-metrics.service"]  # together: the numbers of the trigger lie there
     if host in site.pools.hosts:
         life, after = words.DASK.format(venv=site.venv), " orca-scheduler.service"
         texts["orca-dask@.service"] = _service(site, host, "dask %i", "Dask worker process %i", life, after)
