@@ -130,6 +130,14 @@ def reference() -> None:
 
 
 @app.command()
+def options() -> None:
+    """Print every parameter and option of the stages, with its default, as Markdown."""
+    from flows.stage_reference import stage_reference
+
+    typer.echo(stage_reference(), nl=False)
+
+
+@app.command()
 def check(as_json: Json = False) -> None:
     """Try the configuration: programs, folders, what is left to fill in. Exit status 1 when something fails."""
     from orca.config import load

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -22,6 +23,7 @@ _WORDS: dict[Any, str] = {
     str: "text",
     bool: "yes or no",
     Path: "path",
+    date: "date",
     SecretUri: "address",
 }
 _BOUNDS = {"gt": "above {}", "ge": "{} or more", "lt": "below {}", "le": "at most {}"}
@@ -42,25 +44,26 @@ def reference() -> str:
     for name, section in known_keys().items():
         if section is None:
             field = Settings.model_fields[name]
-            single.append(_row(name, field, defaults.get(name), told.get(("Settings", name), "")))
+            single.append(row(name, field, defaults.get(name), told.get(("Settings", name), "")))
             continue
         lines += [f"## {name}", "", _sentence(section.__doc__), "", *_table(section, defaults[name], told), ""]
     if single:
-        lines += ["## Keys of no section", "", _TITLE, _RULE, *single, ""]
+        lines += ["## Keys of no section", "", TITLE, RULE, *single, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-_TITLE, _RULE = "| key | what | value | default |", "| --- | --- | --- | --- |"
+TITLE, RULE = "| key | what | value | default |", "| --- | --- | --- | --- |"
 
 
 def _table(section: type[Section], defaults: dict[str, Any], told: dict[tuple[str, str], str]) -> Iterator[str]:
-    yield _TITLE
-    yield _RULE
+    yield TITLE
+    yield RULE
     for name, field in section.model_fields.items():
-        yield _row(name, field, defaults.get(name), told.get((section.__name__, name), ""))
+        yield row(name, field, defaults.get(name), told.get((section.__name__, name), ""))
 
 
-def _row(name: str, field: FieldInfo, default: Any, text: str) -> str:
+def row(name: str, field: FieldInfo, default: Any, text: str | None) -> str:
+    """A line of a table: key, what it says, what it takes, default."""
     shown = "null" if default is None else yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
     cells = (f"`{name}`", _sentence(text), _value(field), f"`{shown}`")
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
@@ -100,6 +103,8 @@ def _word(annotation: Any, bounds: list[Any]) -> tuple[str, bool]:
         return " or ".join(dict.fromkeys(words)), NoneType in parts
     if origin in (tuple, list):
         return "list", False
+    if origin is Literal:
+        return " or ".join(f"`{part}`" for part in parts), False
     return _WORDS.get(annotation, "keys below it"), False
 
 

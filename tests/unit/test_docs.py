@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from flows.stage_reference import stage_reference
 from orca.cli import app
 from orca.cli.lazy import LazyCommand
 from orca.config.reference import reference
@@ -67,6 +68,7 @@ def test_the_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 def test_the_reference_of_the_configuration_is_that_of_the_code() -> None:
     assert (DOCS / "configuration.md").read_text() == reference(), "orca config reference > docs/configuration.md"
+    assert (DOCS / "options.md").read_text() == stage_reference(), "orca config options > docs/options.md"
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
