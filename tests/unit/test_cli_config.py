@@ -76,7 +76,7 @@ def test_completion_lists_the_nouns_and_what_is_below_them() -> None:
     nouns = orca(_ORCA_COMPLETE="complete_bash", COMP_WORDS="orca ", COMP_CWORD="1")
     assert {"run", "simulate", "config", "status", "down"} <= set(nouns.stdout.split())
     verbs = orca(_ORCA_COMPLETE="complete_bash", COMP_WORDS="orca config ", COMP_CWORD="2")
-    assert verbs.stdout.split() == ["init", "show", "reference", "check"]
+    assert verbs.stdout.split() == ["init", "show", "reference", "options", "check"]
 
 
 def test_a_wrong_noun_is_a_usage_error_that_names_the_nearest() -> None:
