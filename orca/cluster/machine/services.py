@@ -143,7 +143,7 @@ class Plan:
         folder = self.folder / "redis"
         folder.mkdir(exist_ok=True)
         lines = [f"bind {host}", f"requirepass {self.passwords['redis']}", f'dir "{folder}"', 'save ""']
-        lines += ["appendonly no", f"maxmemory {_REDIS_MB}mb", "maxmemory-policy volatile-ttl"]
+        lines += ["appendonly no", f"maxmemory {_REDIS_MB}mb", "maxmemory-policy noeviction"]
         lines += ["set-proc-title no"]  # its title is written over the environment, by which we know our processes
         query = ""
         if tls is None:
