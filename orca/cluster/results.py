@@ -23,7 +23,7 @@ from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel
 from redis import Redis, from_url
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from orca.cluster.machine.standing import result_backend_uri
 from orca.config import load
@@ -132,5 +132,7 @@ def _redis() -> Iterator[Redis]:
     try:
         with closing(from_url(uri.reveal(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)) as redis:
             yield redis
+    except OutOfMemoryError as error:
+        raise InfrastructureError("Redis is full", str(uri), "Raise its maxmemory, or `orca cache clear`") from error
     except (RedisError, OSError) as error:
         raise InfrastructureError(f"Redis does not answer ({error})", str(uri), "See whether it runs") from error

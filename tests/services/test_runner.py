@@ -108,9 +108,24 @@ def test_what_others_put_into_redis_is_not_read(
     record = json.loads(store.get(seen["key"]))
     record["metadata"]["serializer"] = {"type": serializer}
     store.set("someone:result:forged", json.dumps(record))
+    said = _said(site, store, "read_path('someone:result:forged')")
+    assert "is not JSON as we write it" in said
+
+
+def test_of_a_redis_that_is_full_it_is_said_that_it_is_full(site: Site, store: redis.Redis) -> None:
+    store.config_set("maxmemory", "1kb")
+    try:
+        assert "Redis is full. Raise its maxmemory" in _said(site, store, "write_path('someone:result:new', b'{}')")
+    finally:
+        store.config_set("maxmemory", "0")
+
+
+def _said(site: Site, store: redis.Redis, call: str) -> str:
+    """The error of a call of `RedisResults`."""
     port = store.connection_pool.connection_kwargs["port"]
-    code = "from orca.cluster.results import RedisResults as R; from orca.errors import DataError\n"
-    code += "try: R().read_path('someone:result:forged')\nexcept DataError as error: print(error)"
+    code = "from orca.cluster.results import RedisResults as R; from orca.errors import OrcaError\n"
+    code += f"try: R().{call}\nexcept OrcaError as error: print(error)"
     environment = site.environment(queue={"prefix": "someone", "result_backend_uri": f"redis://127.0.0.1:{port}/0"})
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert "is not JSON as we write it" in result.stdout, result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout
