@@ -68,7 +68,7 @@ def main() -> None:
             begin = time.time()
             with Account(run_folder(night.settings)) as account:
                 came = night.observe(asked.pause)
-                night.wait_until_quiet()
+                night.wait_until_quiet(look_s=5.0)  # questions cost as well
             seconds = time.time() - begin
             spent = by_class(account.spent())
             missing = night.missing()

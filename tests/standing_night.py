@@ -99,13 +99,13 @@ class Night(Plan):
         except (OSError, ValueError):
             return False
 
-    def wait_until_quiet(self, calm_s: float = 3.0) -> None:
-        """Until nothing has been under way for a while."""
+    def wait_until_quiet(self, calm_s: float = 3.0, look_s: float = 0.5) -> None:
+        """Until nothing has been under way for a while; looked at so often."""
         end, since = time.monotonic() + PATIENCE_S, None
         while since is None or time.monotonic() - since < calm_s:
             assert time.monotonic() < end, self.stack.site.run("status").stdout
             since = (since or time.monotonic()) if self.is_quiet() else None
-            time.sleep(0.5)
+            time.sleep(look_s)
 
     def missing(self) -> list[str]:
         """Stages that lack a product, or have one that is not whole."""

@@ -90,6 +90,32 @@ def test_no_more_runs_than_the_limit_and_one_that_is_cancelled_ends_without_a_re
         warm.ends(runs[number], "Completed")
 
 
+@pytest.mark.parametrize("limited", ["worker", "pool"])
+def test_a_run_that_waits_for_a_place_starts_as_soon_as_there_is_one(
+    warm: WarmSite, tmp_path: Path, limited: str
+) -> None:
+    pool = warm.pool(f"place-{limited}")
+    options = ["--limit", "1"]
+    if limited == "pool":
+        from prefect.client.schemas.actions import WorkPoolUpdate
+
+        options = []
+        with warm.client() as client:
+            client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=1))
+    warm.work(pool, *options, PREFECT_WORKER_QUERY_SECONDS="600")
+    deployment = warm.deploy("wait", pool)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for folder in folders:
+        folder.mkdir()
+        warm.run(deployment, folder=str(folder))
+    until(lambda: any((folder / "start-0").exists() for folder in folders), what="the first start")
+    first, second = sorted(folders, key=lambda folder: not (folder / "start-0").exists())
+    assert not (second / "start-0").exists()
+    (first / "go").touch()
+    start(second)
+    (second / "go").touch()
+
+
 def test_a_worker_told_to_stop_waits_for_its_runs_and_told_again_leaves_them_to_the_next(
     warm: WarmSite, tmp_path: Path
 ) -> None:

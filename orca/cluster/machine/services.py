@@ -44,8 +44,6 @@ OPTIONAL = (
 """What `--without` takes."""
 DRAIN_S = 5
 """How long a flow worker that is told to end lets its flow runs go on; `orca down --drain` waits before."""
-POLL_S = 1
-"""A flow worker asks for new flow runs so often, in seconds."""
 _REDIS_MB = 256
 
 
@@ -196,7 +194,6 @@ class Plan:
             NODE_VARIABLE: host,
             POOLS_VARIABLE: str(self.pools.path),
             "ORCA_WORKER_DRAIN_S": str(DRAIN_S),
-            "PREFECT_WORKER_QUERY_SECONDS": str(POLL_S),
         }
         found = []
         for pool, wanted in self.pools.pools.items():

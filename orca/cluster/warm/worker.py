@@ -46,6 +46,10 @@ KILL_S = 10.0
 SIGN_OFF_S = 3.0
 """How long the server may take to hear that this worker ends."""
 CANCELLING = "prefect.flow-run.Cancelling"
+ASK = tuple(
+    f"prefect.flow-run.{name}" for name in ("Scheduled", "AwaitingRetry", "Completed", "Failed", "Crashed", "Cancelled")
+)
+"""After these there may be something to start: one that was asked for, or one that waited for another's place."""
 DRAIN_VARIABLE = "ORCA_WORKER_DRAIN_S"
 DRAIN_S = 6 * 3600.0
 """How long a worker that was told to stop waits for its runs, unless the environment says otherwise."""
@@ -147,18 +151,19 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
             return [] if self.draining else await super().get_and_submit_flow_runs()
 
     async def _listen(self) -> None:
-        """Ask for flow runs as soon as one is scheduled, and end one as soon as it is cancelled.
+        """Ask for flow runs as soon as one is scheduled or makes room, and end one as soon as it is cancelled.
 
         Without this they wait for the next regular question: Prefect's own observer of cancellations forgets a run
         that has started.
         """
         wanted = EventFilter(
-            event=EventNameFilter(name=[CANCELLING, "prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]),
+            event=EventNameFilter(name=[CANCELLING, *ASK]),
             any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]),
         )
         while True:
             try:
                 async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as events:
+                    await self.get_and_submit_flow_runs()  # what was scheduled while nobody listened
                     async for event in events:
                         if event.event == CANCELLING and self._runs_task_group is not None:
                             flow_run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
@@ -168,6 +173,12 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
             except Exception as error:  # noqa: BLE001 - whatever it is: the regular questions go on
                 self._logger.debug("Events of the server could not be followed: %r", error)
             await asyncio.sleep(LISTEN_AGAIN_S)
+
+    def _release_limit_slot(self, flow_run_id: UUID) -> None:
+        """Give the place of a run back, which another run may have waited for (`--limit`)."""
+        super()._release_limit_slot(flow_run_id)
+        if self._limiter is not None and self._runs_task_group is not None:
+            self._runs_task_group.start_soon(self.get_and_submit_flow_runs)
 
     # ---- Flow runs ----
 
