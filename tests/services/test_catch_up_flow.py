@@ -4,76 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from flows_here import flows_here
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled, State
+from raw_place import HOUR, RawPlace
 
 from flows.upkeep import TAG, catch_up
-from orca import config, naming
-from orca.cluster import deployments, server, work_pools
-from orca.cluster.pools import default_path, load_pools
-from orca.config import Config
+from orca import naming
 from orca.manifest import draft
 from orca.products import write_text
-from orca.telescope import INTEGRATION_S
-
-HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=6)
 
 
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("prefect")
-    made, _ = server.ensure(home)
-    server.wait_until_healthy(made)
-    with flows_here(made.url):
-        yield made.url
-    server.stop(home)
-
-
-@dataclass
-class Place:
-    """A user with a raw tree, and deployments of the reduction that nobody works for."""
-
-    folder: Path
-    url: str
-    client: SyncPrefectClient
-    prefix: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:8]}")
-
-    @property
-    def settings(self) -> Config:
-        file = self.folder / "orca-conf.yml"
-        sections = {
-            "queue": {"prefix": self.prefix},
-            "prefect": {"api_url": self.url},
-            "paths": {"data": str(self.folder / "data")},
-        }
-        file.write_text(yaml.safe_dump(sections))
-        return config.load(file)
-
-    def deploy(self) -> None:
-        work_pools.apply(self.client, load_pools(default_path()), self.prefix)
-        deployments.apply(self.client, deployments.wanted(deployments.read_deployments(), self.prefix))
-
-    def record(self, block: int, hours_ago: int = 0, band: str = "73MHz", count: int = 3) -> list[Path]:
-        """The first integrations of a block; they look as if they had come long ago."""
-        made = []
-        for number in range(24 * block, 24 * block + count):
-            start = HOUR + timedelta(hours=-hours_ago, seconds=2 + number * INTEGRATION_S)
-            made.append(naming.raw_path(self.settings.paths.raw, naming.Observation(band, start)))
-            made[-1].mkdir(parents=True, exist_ok=True)
-            os.utime(made[-1], (HOUR.timestamp(), HOUR.timestamp()))
-        return made
+class Place(RawPlace):
+    """What the catch-up asks for in it."""
 
     def reduced(self, sources: Sequence[Path], block: int) -> None:
         """Leave a manifest, as a reduction would."""

@@ -3,70 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from flows_here import flows_here
 from prefect import flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.states import Completed
+from raw_place import HOUR, RawPlace
 from typer.testing import CliRunner
 
 from flows import common
 from flows.common import concluded
-from orca import config, failures, naming
+from orca import failures
 from orca.cli import app
-from orca.cluster import deployments, server, work_pools
 from orca.cluster.outcomes import Outcome
-from orca.cluster.pools import default_path, load_pools
-from orca.telescope import INTEGRATION_S
-
-HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=6)
 
 
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("prefect")
-    made, _ = server.ensure(home)
-    server.wait_until_healthy(made)
-    with flows_here(made.url):
-        yield made.url
-    server.stop(home)
-
-
-class Place:
-    """A user with a raw tree, and deployments that nobody works for."""
-
-    def __init__(self, folder: Path, url: str, client: SyncPrefectClient) -> None:
-        self.folder, self.client, self.prefix = folder, client, f"n{uuid.uuid4().hex[:8]}"
-        self.file = folder / "orca-conf.yml"
-        sections = {
-            "queue": {"prefix": self.prefix},
-            "prefect": {"api_url": url},
-            "paths": {"data": str(folder / "data")},
-        }
-        self.file.write_text(yaml.safe_dump(sections))
-        self.settings = config.load(self.file)
-
-    def deploy(self) -> None:
-        work_pools.apply(self.client, load_pools(default_path()), self.prefix)
-        deployments.apply(self.client, deployments.wanted(deployments.read_deployments(), self.prefix))
-
-    def record(self, block: int, band: str = "73MHz") -> list[Path]:
-        made = []
-        for number in range(24 * block, 24 * block + 2):
-            start = HOUR + timedelta(seconds=2 + number * INTEGRATION_S)
-            made.append(naming.raw_path(self.settings.paths.raw, naming.Observation(band, start)))
-            made[-1].mkdir(parents=True, exist_ok=True)
-            os.utime(made[-1], (HOUR.timestamp(), HOUR.timestamp()))
-        return made
+class Place(RawPlace):
+    """What `orca night` tells of it and asks for."""
 
     def kept(self) -> list[failures.Failed]:
         return failures.read_failures(self.settings.paths.data / failures.FOLDER, HOUR.date())
@@ -108,7 +66,7 @@ def end_flow(outcomes: list[Outcome], sources: dict[str, list[Path]], stage: str
 def test_the_end_of_a_flow_keeps_failures_until_their_units_are_done(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = place.record(0), place.record(1)
+    first, second = place.record(0, count=2), place.record(1, count=2)
     sources = {"one": first, "two": second}
     bad = Outcome("one", "failed", reason="/x: it broke", detail="more", cause="payload")
     end_flow([bad, Outcome("two", "done")], sources, "imaging")
@@ -129,7 +87,7 @@ def test_the_end_of_a_flow_keeps_failures_until_their_units_are_done(
 
 def test_what_is_without_a_product_or_failed_is_asked_for_once(place: Place) -> None:
     place.deploy()
-    waits, failed, image = place.record(0), place.record(1), place.record(2, "78MHz")
+    waits, failed, image = place.record(0, count=2), place.record(1, count=2), place.record(2, band="78MHz", count=2)
     root = place.settings.paths.data / failures.FOLDER
     for stage, sources in (("reduction", failed), ("imaging", image[:1])):
         told = failures.Failed(stage, "unit", "the disk is full", "infrastructure", tuple(map(str, sources)), "")
