@@ -60,6 +60,7 @@ def main() -> None:
         integrations=asked.integrations,
         pixels=asked.pixels,
         scale_deg=asked.scale,
+        aged=False,
         wait_s=300.0,  # as in deployments/triggers.yaml: less, and a block is reduced each time that it has grown
     )
     with tempfile.TemporaryDirectory(prefix="orca-benchmark-") as name:

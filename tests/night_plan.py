@@ -44,6 +44,9 @@ class Size:
     pixels: int = 256
     scale_deg: float = 0.4
     workers: int = 2
+    aged: bool = True
+    """Files look as if they had been recorded long ago, so that the catch-up need not wait until they are ten minutes
+    old; then it may ask for a block that the trigger still gathers."""
     wait_s: float = 3.0
     """How long the trigger waits for the rest of a block."""
 
@@ -120,7 +123,8 @@ class Plan:
             channels=size.channels,
         )
         made = simulate(self.folder / "waiting", options)
-        age(self.folder / "waiting")  # so that the catch-up need not wait until they are ten minutes old
+        if size.aged:
+            age(self.folder / "waiting")
         return sorted(made, key=lambda path: path.name)
 
     @property
