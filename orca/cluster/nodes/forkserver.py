@@ -15,9 +15,7 @@ import distributed  # noqa: E402, F401
 
 import orca.cluster.gather  # noqa: E402 - tasks are unpickled with the module of their flow, which imports it
 import orca.cluster.nodes.node  # noqa: E402
-import orca.cluster.remote  # noqa: E402
-import orca.plots  # noqa: E402 - this and the next: a second of CPU in each process of twenty tasks
-import orca.warm  # noqa: E402, F401
+import orca.cluster.remote  # noqa: E402, F401
 from orca.cluster.warm.quicker import share_tls_contexts  # noqa: E402
 
 share_tls_contexts()
