@@ -12,6 +12,7 @@ from pathlib import Path
 import dask
 import psutil
 from distributed import LocalCluster
+from distributed.gc import disable_gc_diagnosis
 
 from orca.cluster.machine.standing import dask_address
 from orca.cluster.nodes.parts import DASK_SETTINGS, FORKED, MEMORY, PRELOAD, PRELOAD_NANNY
@@ -86,6 +87,7 @@ def local_cluster(
                 preload_nanny=[PRELOAD_NANNY],
             )
         with cluster:
+            disable_gc_diagnosis()  # an interrupt that comes in its callback, which is in Python, would be lost
             install(cluster.scheduler)
             cluster.scale(count)  # the workers come while the caller goes on
             yield str(cluster.scheduler_address)
