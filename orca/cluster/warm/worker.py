@@ -177,7 +177,8 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
         """Give the place of a run back, which another run may have waited for (`--limit`)."""
         super()._release_limit_slot(flow_run_id)
-        if self._limiter is not None and self._runs_task_group is not None:
+        refused = flow_run_id in self._submitting_flow_run_ids  # not started, and the server would offer it again
+        if self._limiter is not None and self._runs_task_group is not None and not refused:
             self._runs_task_group.start_soon(self.get_and_submit_flow_runs)
 
     # ---- Flow runs ----
