@@ -31,6 +31,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,  # looks at all threads a hundred times a second
     "distributed.admin.tick.interval": "500ms",  # 20 ms; these three are most of what an idle process uses
     "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "500ms",  # 100 ms; the nanny ends a process above its memory
     f"distributed.nanny.pre-spawn-environ.{TRIM}": None,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.worker.memory.pause": False,  # orca.cluster.nodes.node pauses a worker, and Dask would have it go on

@@ -68,7 +68,7 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
         super().__init__(work_pool_name, name=name or f"{this_host()}-{work_pool_name}", **kwargs)
         self.folder = load().prefect.home / "runs" / this_host()
         self.pool = work_pool_name
-        self.draining = False
+        self._told_to_stop = asyncio.Event()
         self._launcher = Launcher()
         self._asking = asyncio.Lock()
         self._records: dict[UUID, Record] = {}
@@ -104,15 +104,19 @@ class WarmWorker(BaseWorker[WarmJobConfiguration, WarmVariables, WarmResult]):
         if not work.cancelled() and (error := work.exception()) is not None:
             raise error
 
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop, and takes no new flow runs."""
+        return self._told_to_stop.is_set()
+
     def _on_signal(self, stop: asyncio.Event) -> None:
         if self.draining:
             stop.set()
-        self.draining = True
+        self._told_to_stop.set()
 
     async def _drain(self, stop: asyncio.Event, work: asyncio.Future[None], printer: Callable[..., None]) -> None:
         """Once told to stop: wait for the running flow runs, end those that take too long, and stop the worker."""
-        while not self.draining:
-            await asyncio.sleep(POLL_S)
+        await self._told_to_stop.wait()
         patience = float(os.environ.get(DRAIN_VARIABLE, DRAIN_S))
         count = len(self._records) + len(self._submitting_flow_run_ids)
         printer(f"Worker {self.name!r} takes no new flow runs; {count} run. Tell it again to end them.")
